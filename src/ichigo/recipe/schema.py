@@ -1,0 +1,371 @@
+"""What a run is: the typed, frozen form of a recipe.
+
+One recipe is one YAML file (see ``recipes/``); :func:`ichigo.recipe.load` reads it into :class:`Recipe`. Every section
+is immutable and refuses unknown keys. A field marked :data:`Local` says *where* something lies on one machine (a path:
+a process count has no such mark: it changes numbers) and stays out of the fingerprint; the bytes found there are
+identified by their own digest when a step reads them.
+
+Learning rates are per optimizer step, lengths in tokens unless a name says seconds.
+
+A section checks itself field by field, so that every wrong field of a file is found at once; what spans sections (the
+order of the stages, mixes that the data cannot feed) is in :func:`disorder`, :func:`unfed` and :func:`unbounded`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+SampleType = Literal["speech", "transcription", "text", "sound", "multi_turn", "noise"]
+"""The layouts of ``ichigo.language.layouts``: ``sound`` is pre-training on sound tokens alone (paper, section 2)."""
+
+StageName = Literal["pretrain", "instruct", "enhance"]
+STAGE_ORDER: tuple[StageName, ...] = ("pretrain", "instruct", "enhance")
+
+Place = tuple[str | int, ...]
+"""Where something stands in a recipe: keys and list indices from the top."""
+
+Finding = tuple[Place, str]
+"""A place and what is wrong there, in words that end with what to do."""
+
+
+class LocalMark:
+    """Marks a field that names a place on one machine and is no part of a recipe's identity."""
+
+
+Local = LocalMark()
+
+
+def _adds_up(mix: dict[SampleType, float]) -> dict[SampleType, float]:
+    total = math.fsum(mix.values())
+    if abs(total - 1) > 1e-6:
+        terms = " + ".join(f"{kind} {share:g}" for kind, share in mix.items())
+        raise ValueError(f"{terms} = {total:.12g}; the shares must add up to 1")
+    return mix
+
+
+def _rising(pair: tuple[int, int]) -> tuple[int, int]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"lowest {pair[0]} is above highest {pair[1]}; give [lowest, highest]")
+    return pair
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{', '.join(repeated)} is listed more than once; list each voice once")
+    return names
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Mix = Annotated[dict[SampleType, Share], Field(min_length=1), AfterValidator(_adds_up)]
+VoiceNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
+EspeakRate = Annotated[int, Field(ge=80, le=450)]  # espeak-ng's speak_lib.h: espeakRATE_MINIMUM, espeakRATE_MAXIMUM
+EspeakPitch = Annotated[int, Field(ge=0, le=99)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict, no extra keys; defaults are checked like given values."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True, protected_namespaces=()
+    )
+
+
+class Sentence(Section):
+    """One question of the recipe's own world and, if it has one, its answer."""
+
+    text: Text
+    answer: Text | None = None
+
+
+class Voices(Section):
+    """How ``ichigo.speech.synthesis`` speaks the recipe's own sentences."""
+
+    train: VoiceNames
+    held_out: VoiceNames
+    takes: Positive = 1  # utterances of each sentence by each voice
+    words_per_minute: Annotated[tuple[EspeakRate, EspeakRate], AfterValidator(_rising)] = (150, 220)  # lowest, highest
+    pitch: Annotated[tuple[EspeakPitch, EspeakPitch], AfterValidator(_rising)] = (30, 70)  # espeak-ng's scale 0-99
+
+    @field_validator("held_out")
+    @classmethod
+    def _unheard(cls, held_out: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if shared := [voice for voice in held_out if voice in info.data.get("train", ())]:
+            raise ValueError(f"{', '.join(shared)} is also in train; a held-out voice must not be heard in training")
+        return held_out
+
+
+class Data(Section):
+    """Where recordings and text come from, and how they are split."""
+
+    folder: Annotated[str | None, Local, Field(description="the AudioFolder with metadata.jsonl: a path")] = None
+    sentences: tuple[Sentence, ...] = ()
+    voices: Voices | None = None
+    held_out_speakers: Share = 0.25  # of the folder's speakers, when its rows carry no split
+    max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer rows are set aside
+    shards: Positive = 2  # units of parallel tokenisation
+
+    @field_validator("sentences")
+    @classmethod
+    def _asked_once(cls, sentences: tuple[Sentence, ...]) -> tuple[Sentence, ...]:
+        repeated = [text for text, count in Counter(item.text for item in sentences).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{repeated[0]!r} is listed more than once; list each sentence once")
+        return sentences
+
+    @field_validator("voices")
+    @classmethod
+    def _have_words(cls, voices: Voices | None, info: ValidationInfo) -> Voices | None:
+        if voices and info.data.get("sentences") == ():
+            raise ValueError("there are voices but no data.sentences for them to speak; add sentences or remove voices")
+        return voices
+
+
+class FitTokenizer(Section):
+    """Fit a small WhisperVQ on the corpus; 50 Hz encoder frames, 25 Hz codes."""
+
+    kind: Literal["fit"]
+    width: Positive = 128
+    layers: Positive = 2
+    heads: Positive = 2
+    codes: Positive = 512
+    codebook_dim: Positive = 64
+    steps: Positive = 200
+    batch: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide(cls, heads: int, info: ValidationInfo) -> int:
+        return _divides(heads, "width", info)
+
+
+class ImportTokenizer(Section):
+    """Use a published WhisperVQ: whisperspeech's ``.model`` file and OpenAI's Whisper ``.pt`` file."""
+
+    kind: Literal["import"]
+    model: Annotated[str | None, Local, Field(description="whisperspeech's .model file: a path or s3://")] = None
+    whisper: Annotated[str | None, Local, Field(description="OpenAI's Whisper .pt file: a path or s3://")] = None
+    pad: Literal["whisper30", "exact"] = "whisper30"
+
+
+class InitBase(Section):
+    """A small Llama from random weights with a byte-level BPE tokenizer trained on the corpus's text."""
+
+    kind: Literal["init"]
+    width: Positive = 128
+    layers: Positive = 2
+    heads: Positive = 4
+    kv_heads: Positive = 2
+    feed_forward: Positive = 320
+    vocabulary: Annotated[int, Field(ge=300)] = 512  # text tokens, specials included
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide(cls, heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("width", 0)
+        if width % heads == 0 and width // heads % 2:
+            raise ValueError(f"a head of {width}/{heads} = {width // heads} is odd; rotary positions need an even one")
+        return _divides(heads, "width", info)
+
+    @field_validator("kv_heads")
+    @classmethod
+    def _kv_heads_divide(cls, kv_heads: int, info: ValidationInfo) -> int:
+        return _divides(kv_heads, "heads", info)
+
+
+class FolderBase(Section):
+    """A Hugging Face folder (safetensors, never remote code), by path or ``s3://``."""
+
+    kind: Literal["folder"]
+    model: Annotated[str | None, Local, Field(description="the Hugging Face folder: a path or s3://")] = None
+    name: Text  # what the licence and the model card call it
+
+
+class Expand(Section):
+    """How the rows of the new tokens start (paper, section 2: the mean of the existing rows)."""
+
+    init: Literal["mean", "mean_noise"] = "mean_noise"
+    noise: Annotated[float, Field(ge=0)] = 0.02  # relative to the spread of the existing rows; unused by "mean"
+
+
+class Stage(Section):
+    """One training stage: which examples, how many, and the optimizer's schedule."""
+
+    name: StageName
+    mix: Mix
+    examples: Positive  # drawn by exact quota from the corpus, repeating it if need be
+    steps: Positive
+    sequence_length: Annotated[int, Field(ge=8)]
+    micro_batch: Positive = 1  # sequences a process holds at once
+    accumulation: Positive = 1  # micro-batches per optimizer step
+    packing: bool = True
+    loss_on: Literal["all", "answers"] = "all"
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _warms_up_in_time(cls, warmup_steps: int, info: ValidationInfo) -> int:
+        steps = info.data.get("steps", warmup_steps)
+        if warmup_steps > steps:
+            raise ValueError(f"found {warmup_steps}, more than the {steps} steps of the stage; lower it or raise steps")
+        return warmup_steps
+
+
+class Launch(Section):
+    """How the stages run: processes, ZeRO stage and precision."""
+
+    nodes: Positive = 1
+    processes: Positive = 2  # per node
+    zero: Literal[0, 1, 2, 3] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    activation_checkpointing: bool = False
+
+
+class Evaluation(Section):
+    """What the trained model is asked."""
+
+    items: Positive = 64  # held-out items per suite, at most
+    max_new_tokens: Positive = 32
+    batch: Positive = 16
+
+
+class Rule(Section):
+    """One line of the gate: a metric and the bound that it must keep."""
+
+    metric: Text
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @field_validator("at_most")
+    @classmethod
+    def _above_at_least(cls, at_most: float | None, info: ValidationInfo) -> float | None:
+        at_least = info.data.get("at_least")
+        if at_most is not None and at_least is not None and at_most < at_least:
+            raise ValueError(f"found {at_most:g}, below at_least {at_least:g}: no value keeps both; swap them")
+        return at_most
+
+
+class Registry(Section):
+    """Under which name a model is registered and what the gate asks of it."""
+
+    model_name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a-z, 0-9, '.', '_' and '-'")]
+    alias: Text = "candidate"
+    rules: tuple[Rule, ...] = ()
+
+
+class Recipe(Section):
+    """Everything that identifies a run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="a-z, 0-9, '.' and '-'")]
+    description: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data
+    tokenizer: Annotated[FitTokenizer | ImportTokenizer, Field(discriminator="kind")]
+    base: Annotated[InitBase | FolderBase, Field(discriminator="kind")]
+    expand: Expand = Expand()
+    launch: Launch = Launch()
+    stages: tuple[Stage, Stage, Stage]
+    evaluation: Evaluation = Evaluation()
+    registry: Registry
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        findings = [
+            *disorder([stage.name for stage in self.stages]),
+            *unfed(self.data, dict(enumerate(self.stages))),
+            *unbounded(dict(enumerate(self.registry.rules))),
+        ]
+        if findings:
+            raise ValidationError.from_exception_data("Recipe", [_line_error(*finding) for finding in findings])
+        return self
+
+    def stage(self, name: StageName) -> Stage:
+        """The stage called ``name``."""
+        return self.stages[STAGE_ORDER.index(name)]
+
+
+def disorder(names: Sequence[str]) -> list[Finding]:
+    """A finding if ``names`` are not exactly :data:`STAGE_ORDER`."""
+    if tuple(names) == STAGE_ORDER:
+        return []
+    found = ", ".join(names) or "no stages"
+    return [(("stages",), f"found {found}; expected exactly {', '.join(STAGE_ORDER)}, in this order")]
+
+
+def unfed(data: Data, stages: Mapping[int, Stage]) -> list[Finding]:
+    """Sample types with a share that ``data`` cannot feed; ``stages`` by their index in the recipe.
+
+    A folder may hold anything, so only the recipe's own sentences are judged. A recipe with neither is one whose folder
+    is still to be named (:func:`ichigo.recipe.missing_places`).
+    """
+    if data.folder is not None or not data.sentences:
+        return []
+    lacks = {kind: _lacks(kind, data) for kind in get_args(SampleType)}
+    return [
+        (
+            ("stages", index, "mix", kind),
+            f"found {share:g}, but the recipe has no data for it: add {' and '.join(lacks[kind])}, "
+            "set data.folder, or drop it from the mix",
+        )
+        for index, stage in stages.items()
+        for kind, share in stage.mix.items()
+        if share > 0 and lacks[kind]
+    ]
+
+
+def unbounded(rules: Mapping[int, Rule]) -> list[Finding]:
+    """Rules of the gate that bound nothing; ``rules`` by their index in the recipe."""
+    return [
+        (("registry", "rules", index), f"{rule.metric} has no bound; give at_least, at_most or both")
+        for index, rule in rules.items()
+        if rule.at_least is None and rule.at_most is None
+    ]
+
+
+_ANSWERS_NEEDED: dict[SampleType, int] = {"speech": 1, "text": 1, "multi_turn": 2}
+"""Sentences with an answer below which a type cannot be made; a conversation asks at least two questions."""
+
+
+def _lacks(kind: SampleType, data: Data) -> Iterable[str]:
+    """What the recipe's own sentences need before ``kind`` can be made of them (noise takes lengths from speech)."""
+    answered = sum(sentence.answer is not None for sentence in data.sentences)
+    needed = _ANSWERS_NEEDED.get(kind, 0)
+    voices = ["data.voices"] if kind != "text" and data.voices is None else []
+    answers = [f"an answer to {needed} or more of data.sentences (found {answered})"] if answered < needed else []
+    return [*voices, *answers]
+
+
+def _divides(part: int, whole: str, info: ValidationInfo) -> int:
+    total = info.data.get(whole, part)  # absent when it is itself wrong, and then reported there
+    if total % part:
+        raise ValueError(f"found {part}, which does not divide {whole} {total}; choose a divisor of {total}")
+    return part
+
+
+def _line_error(place: Place, message: str) -> InitErrorDetails:
+    error = PydanticCustomError("inconsistent", "{message}", {"message": message})
+    return InitErrorDetails(type=error, loc=place, input=None)
