@@ -1,0 +1,222 @@
+"""The generation engine: a model folder opened once, greedy answers with a key-value cache, loss of labelled tokens.
+
+A model folder is a Hugging Face folder of a Llama (``config.json``, safetensors, ``tokenizer.json``) with its
+``contract.json``; ``ichigo.language.checkpoint`` opens it without running its code or reading a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, LlamaForCausalLM
+
+from ichigo.errors import ContractError, DataError
+from ichigo.language.checkpoint import load_model
+from ichigo.language.contract import TokenContract
+from ichigo.language.layouts import IGNORE, Example, Layouts
+from ichigo.progress import Progress
+
+Ids = Sequence[int] | npt.NDArray[Any]
+
+_LOGIT_ROWS = 2048  # rows of logits alive at once in a loss: 1.0 GB in fp32 at 128,771 tokens
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer.
+
+    Attributes:
+        tokens: the generated ids without the stop id; sound tokens and specials included.
+        stopped: ``eot`` if the model ended by a stop id of the contract, ``length`` if the limit did.
+    """
+
+    tokens: tuple[int, ...]
+    stopped: Literal["eot", "length"]
+
+
+class Engine:
+    """A model ready to answer; :meth:`open` reads a folder.
+
+    Attributes:
+        contract: the ids that the model speaks.
+        layouts: builds prompts with the model's own tokenizer.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, layouts: Layouts) -> None:
+        self.contract, self.layouts = layouts.contract, layouts
+        self._model = model
+        model.train(False)
+        self._tokens = self.contract.first_sound + self.contract.sound_codes  # rows above have no token
+
+    @classmethod
+    def open(cls, folder: Path, contract: TokenContract | None = None) -> Engine:
+        """Load a model folder in the precision it was saved in, on the GPU if there is one.
+
+        Args:
+            folder: the model folder.
+            contract: what the caller's data was made under; None takes the folder's own word.
+
+        Raises:
+            ContractError: the folder has no contract or another, or its tokenizer or vocabulary is not the contract's.
+            ModelError: not a Llama, no safetensors, or code or pickles in the folder.
+        """
+        contract = contract or TokenContract.load(folder)
+        model: Any = load_model(folder, contract)
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), Layouts.open(folder, contract))
+
+    def decode(self, tokens: Ids) -> str:
+        """The text of generated ids; sound tokens and specials are left out."""
+        return self.layouts.answer_of(tokens)
+
+    def stray_sound(self, tokens: Ids) -> bool:
+        """Whether generated ids hold a sound token or a sound marker, which no text answer should."""
+        return any(token >= self.contract.sound_start for token in tokens)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Ids], max_new_tokens: int, batch: int, what: str = "generate"
+    ) -> list[Generation]:
+        """Greedy answers to ``prompts``, in their order.
+
+        Batches hold prompts of similar length, padded on the left; a row that ended leaves its batch. An answer does
+        not depend on its batch beyond the rounding of sums, which matters only where two logits agree to the last bits.
+
+        Args:
+            prompts: token ids, each through the assistant header (:meth:`Layouts.prompt_for`).
+            max_new_tokens: limit per answer, the stop id included.
+            batch: prompts at once.
+            what: name on the progress line.
+
+        Raises:
+            DataError: an empty prompt, or one that does not leave room for its answer in the model's positions.
+            ContractError: an id outside the vocabulary.
+        """
+        for number, prompt in enumerate(prompts):
+            self._check_prompt(number, prompt, max_new_tokens)
+        answers: dict[int, Generation] = {}
+        progress = Progress(what, len(prompts), "prompts")
+        for chosen in _batches([len(prompt) for prompt in prompts], batch):
+            rows = _Rows([prompts[number] for number in chosen], max_new_tokens, self.contract.pad, self._model)
+            answers.update(zip(chosen, self._answers(rows, max_new_tokens), strict=True))
+            progress.advance(len(chosen))
+        return [answers[number] for number in range(len(prompts))]
+
+    @torch.inference_mode()
+    def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
+        """Sum of the negative log-likelihood (nats) over labelled tokens, and their count.
+
+        Args:
+            examples: laid out by :class:`Layouts`; a label is the id at its own position, -100 = no loss.
+            batch: examples at once, padded on the right, where a causal model does not see the padding.
+            what: name on the progress line.
+        """
+        total, count = 0.0, 0
+        progress = Progress(what, len(examples), "examples")
+        for chosen in _batches([len(example.input_ids) for example in examples], batch):
+            nats, tokens = self._batch_loss([examples[number] for number in chosen])
+            total, count = total + nats, count + tokens
+            progress.advance(len(chosen))
+        return total, count
+
+    def _answers(self, rows: _Rows, max_new_tokens: int) -> list[Generation]:
+        tokens: list[list[int]] = [[] for _ in rows.numbers]
+        ended: set[int] = set()
+        for _ in range(max_new_tokens):
+            chosen = rows.logits()[:, : self._tokens].argmax(-1)
+            going = []
+            for place, (number, token) in enumerate(zip(rows.numbers, chosen.tolist(), strict=True)):
+                if token in self.contract.stop_ids:
+                    ended.add(number)
+                else:
+                    tokens[number].append(token)
+                    going.append(place)
+            if not going:
+                break
+            rows.advance(chosen, going)
+        return [Generation(tuple(ids), "eot" if number in ended else "length") for number, ids in enumerate(tokens)]
+
+    def _batch_loss(self, examples: Sequence[Example]) -> tuple[float, int]:
+        device, width = self._model.device, max(len(example.input_ids) for example in examples)
+        ids = torch.full((len(examples), width), self.contract.pad)
+        labels = torch.full((len(examples), width), IGNORE)
+        for row, example in enumerate(examples):
+            ids[row, : len(example.input_ids)] = torch.from_numpy(example.input_ids)
+            labels[row, : len(example.labels)] = torch.from_numpy(example.labels)
+        wanted = labels[:, 1:].to(device)  # the label of position t + 1 is what the output at t must say
+        hidden = self._model.model(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
+        hidden, wanted = hidden[wanted != IGNORE], wanted[wanted != IGNORE]
+        pieces = zip(torch.split(hidden, _LOGIT_ROWS), torch.split(wanted, _LOGIT_ROWS), strict=True)
+        nats = [cross_entropy(self._model.lm_head(row).float(), ids, reduction="none") for row, ids in pieces]
+        return sum(piece.double().sum().item() for piece in nats), wanted.numel()
+
+    def _check_prompt(self, number: int, prompt: Ids, max_new_tokens: int) -> None:
+        if len(prompt) == 0:
+            raise DataError(f"prompt {number} is empty; every prompt ends with the assistant header")
+        strange = next((int(token) for token in prompt if not 0 <= token < self._tokens), None)
+        if strange is not None:
+            raise ContractError(f"prompt {number} holds id {strange}; the contract's ids are 0..{self._tokens - 1}")
+        positions = self._model.config.max_position_embeddings
+        if len(prompt) + max_new_tokens > positions:
+            raise DataError(
+                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones it exceeds the model's "
+                f"{positions} positions; shorten the recording or lower max_new_tokens"
+            )
+
+
+class _Rows:
+    """The rows of one batch that still generate: their next input, mask, positions and cache.
+
+    ``numbers[r]`` is the place in the batch of the prompt that row r answers. The mask covers the whole way to the last
+    new token from the start, so that a step takes a view of it.
+    """
+
+    def __init__(self, prompts: Sequence[Ids], max_new_tokens: int, pad: int, model: LlamaForCausalLM) -> None:
+        self._model, device = model, model.device
+        self.width = max(len(prompt) for prompt in prompts)
+        self.numbers = list(range(len(prompts)))
+        ids = torch.full((len(prompts), self.width), pad)
+        mask = torch.ones((len(prompts), self.width + max_new_tokens), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, self.width - len(prompt) :] = torch.as_tensor(prompt)
+            mask[row, : self.width - len(prompt)] = 0
+        self._ids, self._mask = ids.to(device), mask.to(device)
+        self._positions = (self._mask[:, : self.width].cumsum(-1) - 1).clamp(min=0)
+        self._cache = DynamicCache(config=model.config)
+
+    def logits(self) -> Tensor:
+        """Logits (rows, vocabulary) after the last token of every row; the cache grows by the tokens that went in."""
+        output = self._model(
+            input_ids=self._ids,
+            attention_mask=self._mask[:, : self.width],
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def advance(self, chosen: Tensor, going: list[int]) -> None:
+        """Make ``chosen`` (rows,) the next input and keep only the rows ``going``."""
+        positions = self._positions[:, -1:] + 1
+        if len(going) < len(self.numbers):
+            keep = torch.tensor(going, device=chosen.device)
+            self.numbers = [self.numbers[row] for row in going]
+            self._cache.batch_select_indices(keep)
+            self._mask, chosen, positions = self._mask[keep], chosen[keep], positions[keep]
+        self._ids, self._positions = chosen[:, None], positions
+        self.width += 1
+
+
+def _batches(lengths: Sequence[int], batch: int) -> Iterator[list[int]]:
+    """Places in ``lengths``, ``batch`` at a time, longest first: memory runs out at the start or not at all."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
