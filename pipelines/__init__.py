@@ -1,0 +1,1 @@
+"""Composition only: ``ichigo.py`` is the pipeline, ``ichigo.yaml`` its compiled form, kept in git as the golden IR."""

@@ -1,0 +1,1 @@
+"""What runs us: the embedded platform, ``kfp.local`` and the Kubeflow Pipelines client."""

@@ -1,0 +1,44 @@
+"""``begin``: check the platform, open the MLflow parent run, and write the run record that every other step reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ichigo import __version__
+from ichigo import recipe as recipes
+from ichigo.recipe.schema import Recipe
+from ichigo.steps.context import LINE
+from ichigo.steps.records import Records, RunRecord, read_recipe
+from ichigo.tracking.runs import RunTree
+
+
+def main(run: str, recipe_uri: str, recipe_digest: str) -> None:
+    """Open the run whose record goes to ``run``, with the recipe at ``recipe_uri``."""
+    started = time.time()
+    records = Records.at(run)
+    store, run_key = records.store, records.run_key
+    recipe = read_recipe(store, recipe_uri, recipe_digest)
+    fingerprint = recipes.fingerprint(recipe)
+    tags = {"ichigo.recipe": recipe.name, "ichigo.fingerprint": fingerprint, "ichigo.version": __version__}
+    tree = RunTree.begin(f"ichigo/{recipe.name}", run_key, dict(parameters(recipe)), tags)
+    tree.log_text(tree.parent, recipe.model_dump_json(indent=2), "recipe.json")
+    records.save_run(RunRecord(run_key, recipe_uri, recipe_digest, fingerprint, tree.experiment, tree.parent, started))
+    print(f"{LINE} begin | run {run_key}, recipe {recipe.name} ({fingerprint[:12]})", flush=True)
+
+
+def parameters(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """The recipe as flat MLflow parameters (``stages.instruct.steps``); the sentences count as one number."""
+    tree = recipes.identity(recipe)
+    tree["stages"] = {stage["name"]: stage for stage in tree["stages"]}
+    tree["data"]["sentences"] = len(tree["data"]["sentences"])
+    yield from _flatten(tree, "")
+
+
+def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

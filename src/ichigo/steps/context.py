@@ -1,0 +1,187 @@
+"""What every step shares: the run it belongs to, reuse, its nested MLflow run, and its record.
+
+A step is a ``with open_step(...)`` block that asks for its artifact by identity. If the store has it, the step says so
+and ends without importing torch or mlflow; if not, it says which field changed, opens a nested MLflow run, and builds
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ichigo import recipe as recipes
+from ichigo.errors import IchigoError
+from ichigo.recipe.schema import Recipe
+from ichigo.steps import ENTERED
+from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
+from ichigo.store import Artifact, Draft, Identity, Reference, Store, code_digest
+from ichigo.tracking.runs import DatasetInput, Point, RunTree
+
+LINE = "[ichigo]"
+_SHOWN = 3  # changed fields named when nothing could be reused
+
+
+class Step:
+    """One step of one run."""
+
+    def __init__(self, name: str, records: Records, run: RunRecord, recipe: Recipe) -> None:
+        self.records, self.run, self.recipe = records, run, recipe
+        self.store: Store = records.store
+        self.record = StepRecord(name, process_started=_process_start(), entered=ENTERED, started=time.time())
+        self._tree: RunTree | None = None
+
+    def say(self, message: str) -> None:
+        """One line for the person who watches."""
+        print(f"{LINE} {self.record.name} | {message}", flush=True)
+
+    def open(self, path: str) -> Artifact:
+        """The artifact whose reference lies in the small file at ``path``."""
+        return self.store.open(Reference.load(Path(path)))
+
+    def artifact(
+        self,
+        kind: str,
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        build: Callable[[Draft], None],
+        modules: tuple[str, ...],
+        digests: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        """The artifact of this identity: found in the store, or built by ``build`` in a folder and committed.
+
+        ``inputs`` are the parents; each counts with its digest unless ``digests`` names a narrower one (the part of
+        the input that the step reads, or an input that is no artifact). ``modules`` are where the code digest starts.
+        """
+        known = {name: artifact.digest for name, artifact in inputs.items()} | dict(digests or {})
+        identity = Identity(kind, settings, known, code_digest(*modules))
+        artifact = self.store.find(identity)
+        if artifact is None:
+            self.say(f"runs: {self._why_not(identity)}")
+            artifact = self._build(identity, inputs, build)
+            self.record.status = "done"
+        else:
+            self.record.status, self.record.reason = "reused", f"made by {artifact.run or 'an earlier run'}"
+            self.say(f"reused {artifact.reference.uri}, {self.record.reason}")
+        self.record.artifact = {"kind": kind, "uri": artifact.reference.uri, "digest": artifact.digest}
+        self.record.facts.update(artifact.facts)
+        return artifact
+
+    def _build(self, identity: Identity, inputs: Mapping[str, Artifact], build: Callable[[Draft], None]) -> Artifact:
+        self.log_inputs(inputs)
+        parents = {name: artifact.reference for name, artifact in inputs.items()}
+        with self.store.write(identity, parents=parents, recipe=self.run.fingerprint, run=self.run.run_key) as draft:
+            build(draft)
+        self.log_metrics({name: value for name, value in draft.facts.items() if isinstance(value, int | float)})
+        self.tree.set_tags(self.mlflow_run, {"ichigo.artifact": draft.committed.reference.uri})
+        return draft.committed
+
+    def _why_not(self, identity: Identity) -> str:
+        recent = [_comparable(other) for other in self.store.recent(identity.kind)]
+        changes = [recipes.differences(other, _comparable(identity)) for other in recent]
+        if not changes:
+            self.record.reason = f"no {identity.kind} was made before"
+            return self.record.reason
+        nearest = min(changes, key=len)
+        if not nearest:
+            self.record.reason = "its bytes are gone from the store"
+            return self.record.reason
+        more = f" and {len(nearest) - _SHOWN} more" if len(nearest) > _SHOWN else ""
+        self.record.reason = f"changed: {'; '.join(nearest[:_SHOWN])}{more}"
+        return self.record.reason
+
+    @property
+    def tree(self) -> RunTree:
+        """The MLflow runs of this pipeline run; the first use imports mlflow (1.4 s)."""
+        if self._tree is None:
+            self._tree = RunTree(self.run.experiment, self.run.mlflow_run)
+        return self._tree
+
+    @property
+    def mlflow_run(self) -> str:
+        """The id of this step's nested run, opened on first use."""
+        if not self.record.mlflow_run:
+            self.record.mlflow_run = self.tree.open_step(self.record.name, self.run.run_key)
+        return self.record.mlflow_run
+
+    def log_inputs(self, inputs: Mapping[str, Artifact]) -> None:
+        """Record the artifacts that this step reads as MLflow dataset inputs."""
+        datasets = [
+            DatasetInput(f"{artifact.reference.kind}", artifact.digest, artifact.reference.uri, name)
+            for name, artifact in inputs.items()
+        ]
+        if datasets:
+            self.tree.log_inputs(self.mlflow_run, datasets)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Parameters of the nested run."""
+        self.tree.log_params(self.mlflow_run, params)
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Final numbers of the nested run."""
+        if metrics:
+            self.tree.log_metrics(self.mlflow_run, metrics)
+
+    def log_points(self, points: list[Point]) -> None:
+        """Curves of the nested run."""
+        self.tree.log_points(self.mlflow_run, points)
+
+    def close(self, error: BaseException | None) -> None:
+        """End the nested run and write the step's record."""
+        self.record.finished = time.time()
+        if error is not None:
+            self.record.status, self.record.reason = "failed", str(error) or type(error).__name__
+        elif self.record.status == "running":
+            self.record.status = "done"
+        self.records.save_step(self.record)
+        if self.record.mlflow_run:
+            self.tree.end(self.record.mlflow_run, "FAILED" if error else "FINISHED")
+        self.say(f"{self.record.status} in {self.record.finished - self.record.started:.1f} s")
+
+
+@contextmanager
+def open_step(name: str, run: str) -> Iterator[Step]:
+    """Run one step of the run whose record lies at the URI ``run``.
+
+    An error is written to the step's record before it ends the process; one of ours ends it with its exit code and its
+    message alone, any other with its traceback.
+    """
+    records = Records.at(run)
+    record = records.run()
+    if record is None:
+        raise SystemExit(f"{run} does not exist: the step `begin` did not finish")
+    recipe = read_recipe(records.store, record.recipe_uri, record.recipe_digest)
+    step = Step(name, records, record, recipe)
+    records.save_step(step.record)  # a process that is killed cannot say so; its record stays "running"
+    try:
+        yield step
+    except BaseException as error:
+        step.close(error)
+        if not isinstance(error, IchigoError):
+            traceback.print_exc()
+        print(f"{LINE} {name} | {type(error).__name__}: {error}", flush=True)
+        raise SystemExit(error.exit_code if isinstance(error, IchigoError) else 1) from None
+    step.close(None)
+
+
+def _comparable(identity: Identity) -> dict[str, Any]:
+    plain = {"settings": identity.settings, "inputs": dict(identity.inputs), "code": identity.code}
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    return found
+
+
+def _process_start() -> float:
+    """When this process was created (seconds since the epoch), from Linux's /proc; elsewhere when our code began."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return ENTERED
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - since_boot + ticks / os.sysconf("SC_CLK_TCK")

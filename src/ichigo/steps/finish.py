@@ -1,0 +1,64 @@
+"""``finish``: the exit handler. Closes what is still open in MLflow and writes the end of the run, whatever it was.
+
+KFP runs it after success and after failure; on cancel the engine on this machine calls :func:`main` itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ichigo import recipe as recipes
+from ichigo.steps.context import LINE
+from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
+from ichigo.steps.summary import render, summarise
+from ichigo.tracking.runs import RunTree
+
+_STATUS = {"SUCCEEDED": "succeeded", "CANCELLED": "cancelled"}
+_MLFLOW = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+
+
+def main(run: str, recipe_uri: str, recipe_digest: str, state: str, message: str = "") -> dict[str, Any]:
+    """Close the run whose pipeline ended in KFP's ``state``; returns the summary that it wrote."""
+    records = Records.at(run)
+    recipe = read_recipe(records.store, recipe_uri, recipe_digest)
+    record = records.run() or RunRecord(
+        records.run_key, recipe_uri, recipe_digest, recipes.fingerprint(recipe), started=time.time()
+    )
+    status = _STATUS.get(state, "failed")
+    steps = records.steps()
+    summary = summarise(record, recipe, steps, status, _reason(status, steps, message), records.store.objects.uri)
+    records.save_summary(summary)
+    print(render(summary), flush=True)
+    if record.mlflow_run:
+        _close_tracking(record, summary)
+    return summary
+
+
+def _reason(status: str, steps: list[StepRecord], message: str) -> str:
+    if status == "cancelled":
+        return "a person stopped the run"
+    if status == "succeeded":
+        return ""
+    said = [f"{step.name}: {step.reason}" for step in steps if step.status == "failed"]
+    killed = [f"{step.name}: its process ended without a word (killed?)" for step in steps if step.status == "running"]
+    return "; ".join([*said, *killed]) or f"a step failed before it could say why; see the log ({message})"
+
+
+def _close_tracking(run: RunRecord, summary: dict[str, Any]) -> None:
+    tree = RunTree(run.experiment, run.mlflow_run)
+    tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
+    tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
+    tree.set_tags(run.mlflow_run, tags | _reused(summary))
+    tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
+    tree.log_text(run.mlflow_run, render(summary), "summary.txt")
+    left = tree.close(_MLFLOW[summary["status"]], run.run_key)
+    if left:
+        print(f"{LINE} finish | closed {left} nested runs that their steps left open", flush=True)
+
+
+def _reused(summary: dict[str, Any]) -> dict[str, str]:
+    """One tag per reused step, naming the artifact: such a step opened no nested run of its own."""
+    reused = [step for step in summary["steps"] if step["status"] == "reused" and step["artifact"]]
+    return {f"ichigo.reused.{step['name']}": step["artifact"]["uri"] for step in reused}
