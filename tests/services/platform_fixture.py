@@ -1,0 +1,25 @@
+"""One embedded platform for all tests of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ichigo.engines.platform import Endpoints, down, up
+
+
+@pytest.fixture(scope="session")
+def platform_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``ICHIGO_HOME`` of :func:`platform`."""
+    return tmp_path_factory.mktemp("platform-home")
+
+
+@pytest.fixture(scope="session")
+def platform(platform_home: Path) -> Iterator[Endpoints]:
+    """Endpoints of a platform in a temporary folder, stopped at the end; tests must leave it running."""
+    try:
+        yield up(platform_home)
+    finally:
+        down(platform_home)
