@@ -28,10 +28,15 @@ def _initialised(step: Step, settings: InitBase | FolderBase, corpus: Artifact) 
         from ichigo.corpus.shards import read_shard
         from ichigo.language.base import init_base
         from ichigo.language.layouts import TRANSCRIPTION_PROMPTS
+        from ichigo.language.mixing import NOISE_ANSWERS
 
         with tempfile.TemporaryDirectory() as folder:
             rows = [row for row in read_shard(corpus.fetch(Path(folder), "shard-")) if row.split == "train"]
-        texts = [*TRANSCRIPTION_PROMPTS, *(text for row in rows for text in (row.text, row.answer) if text)]
+        texts = [
+            *TRANSCRIPTION_PROMPTS,
+            *NOISE_ANSWERS,
+            *(text for row in rows for text in (row.text, row.answer) if text),
+        ]
         init_base(texts, settings, step.recipe.seed, draft.folder)
 
     return step.artifact(

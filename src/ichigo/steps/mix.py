@@ -75,7 +75,7 @@ def _pool(step: Step, rows: Sequence[TokenRow]) -> Pool:
     from ichigo.language.mixing import Pool, SpokenRow, TextPair
 
     train = [row for row in rows if row.split == "train"]
-    spoken = tuple(SpokenRow(row.id, row.codes, row.text, row.answer) for row in train)
+    spoken = tuple(SpokenRow(row.id, row.codes, row.text, row.answer, row.split) for row in train)
     written = [(sentence.text, sentence.answer) for sentence in step.recipe.data.sentences]
     asked = [*written, *((row.text, row.answer) for row in train)]
     pairs = {(text, answer): None for text, answer in asked if answer}

@@ -1,0 +1,179 @@
+"""The token contract: which id means what, in data, checkpoints, exports and the server.
+
+A base model's tokenizer is extended by 2 + 513 tokens in Ichigo's order: ``<|sound_start|>``, ``<|sound_end|>``,
+``<|sound_0000|>`` ... ``<|sound_0512|>`` (arXiv 2410.15316, section 2, and the released tokenizers; on Llama-3.1 they
+are 128256, 128257, 128258 ... 128770). The ids depend on the base's text tokenizer, the meaning of the sound ids on the
+speech tokenizer that produced the codes; the contract names both by digest. It is written as ``contract.json`` beside
+everything that holds ids, and nothing that holds ids is used before :meth:`TokenContract.require_same` agreed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ichigo.errors import ContractError, DataError, ModelError
+from ichigo.hashing import sha256_file, sha256_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SOUND_CODES = 513
+"""WhisperVQ's 512 codes and code 512, its trained stand-in for padding, which is a legal output as well."""
+
+CONTRACT_FILE = "contract.json"
+
+SPECIAL_TOKENS = {
+    "bos": "<|begin_of_text|>",
+    "end_of_text": "<|end_of_text|>",
+    "eot": "<|eot_id|>",
+    "start_header": "<|start_header_id|>",
+    "end_header": "<|end_header_id|>",
+    "pad": "<|finetune_right_pad_id|>",
+}
+"""Contract field -> the Llama-3.1 token that a base must already have."""
+
+SOUND_TOKENS = ("<|sound_start|>", "<|sound_end|>", *(f"<|sound_{code:04d}|>" for code in range(SOUND_CODES)))
+"""The appended tokens in the order of their ids."""
+
+
+@dataclass(frozen=True)
+class TokenContract:
+    """Ids of every token with a role, sizes, and the identities of both tokenizers."""
+
+    bos: int
+    end_of_text: int
+    eot: int
+    start_header: int
+    end_header: int
+    pad: int
+    sound_start: int
+    sound_end: int
+    first_sound: int
+    sound_codes: int
+    text_vocabulary: int  # tokens of the base's text tokenizer
+    vocabulary: int  # rows of the embedding after expansion
+    text_tokenizer: str  # SHA-256 of the base's tokenizer.json
+    speech_tokenizer: str  # identity of the WhisperVQ that wrote the codes
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 over all fields."""
+        return sha256_json(asdict(self))
+
+    @property
+    def stop_ids(self) -> tuple[int, int]:
+        """The ids that end a generated answer: ``<|eot_id|>`` and ``<|end_of_text|>``."""
+        return self.eot, self.end_of_text
+
+    def sound_ids(self, codes: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """Token ids, int32 (n,), of speech-tokenizer codes (n,); a code outside 0..sound_codes-1 is a
+        :class:`DataError`."""
+        array = np.asarray(codes, dtype=np.int64)
+        wrong = array[(array < 0) | (array >= self.sound_codes)]
+        if wrong.size:
+            raise DataError(
+                f"sound code {wrong[0]} is outside 0..{self.sound_codes - 1}; the codes were not written by the speech "
+                f"tokenizer of this contract ({self.speech_tokenizer})"
+            )
+        return (array + self.first_sound).astype(np.int32)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``folder/contract.json`` (fields and digest, sorted keys) and return its path."""
+        path = folder / CONTRACT_FILE
+        text = json.dumps({**asdict(self), "digest": self.digest}, indent=2, sort_keys=True)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> TokenContract:
+        """Read ``folder/contract.json``; :class:`ContractError` if it is absent, incomplete or does not match its
+        digest."""
+        path = folder / CONTRACT_FILE
+        values = _read_json_object(path)
+        digest = values.pop("digest", None)
+        expected = {field.name for field in fields(cls)}
+        if values.keys() != expected:
+            odd = sorted(values.keys() ^ expected)
+            raise ContractError(f"{path}: missing or unknown fields {', '.join(odd)}; write the file anew with `save`")
+        contract = cls(**values)
+        if contract.digest != digest:
+            raise ContractError(
+                f"{path}: the fields have digest {contract.digest} but the file says {digest}; it was edited or "
+                "damaged, take it again from the artifact"
+            )
+        return contract
+
+    def require_same(self, other: TokenContract, what: str) -> None:
+        """Raise :class:`ContractError` naming each field in which ``other``, the contract of ``what``, differs."""
+        mine, theirs = asdict(self), asdict(other)
+        differing = [name for name in mine if mine[name] != theirs[name]]
+        if differing:
+            lines = [f"  - {name}: expected {mine[name]}, found {theirs[name]}" for name in differing]
+            title = f"{what} is under another token contract; take one made from the same base and speech tokenizer"
+            raise ContractError("\n".join([title, *lines]))
+
+
+def contract_for(base_folder: Path, speech_tokenizer: str) -> TokenContract:
+    """The contract of a base model's folder (``tokenizer.json`` and ``config.json``) and a speech tokenizer's identity.
+
+    New ids follow the largest id of the base's tokenizer. A base whose embedding already has more rows than its
+    tokenizer has tokens keeps its surplus rows, so ``vocabulary`` is the larger of the two sizes. Raises
+    :class:`ModelError` for a base without one of :data:`SPECIAL_TOKENS` or with sound tokens of its own.
+    """
+    tokenizer_file = base_folder / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        raise ModelError(f"{base_folder}: no tokenizer.json; export the base with its fast tokenizer")
+    tokens = read_tokenizer(tokenizer_file).get_vocab(with_added_tokens=True)
+    missing = [name for name in SPECIAL_TOKENS.values() if name not in tokens]
+    if missing:
+        raise ModelError(f"{tokenizer_file}: no token {', '.join(missing)}; a Llama-3.1 compatible tokenizer is needed")
+    if SOUND_TOKENS[0] in tokens:
+        raise ModelError(
+            f"{tokenizer_file}: already has {SOUND_TOKENS[0]}; start from the text model, not an expanded one"
+        )
+    first = max(tokens.values()) + 1
+    return TokenContract(
+        **{field: tokens[name] for field, name in SPECIAL_TOKENS.items()},
+        sound_start=first,
+        sound_end=first + 1,
+        first_sound=first + 2,
+        sound_codes=SOUND_CODES,
+        text_vocabulary=first,
+        vocabulary=max(_embedding_rows(base_folder), first + len(SOUND_TOKENS)),
+        text_tokenizer=sha256_file(tokenizer_file),
+        speech_tokenizer=speech_tokenizer,
+    )
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Open a ``tokenizer.json``; :class:`ModelError` if the tokenizers library cannot read it."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every fault of the file
+        raise ModelError(f"{path}: not a tokenizer file ({error}); export the base with its fast tokenizer") from error
+
+
+def _embedding_rows(folder: Path) -> int:
+    path = folder / "config.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: cannot read vocab_size ({error}); a Hugging Face config.json is needed") from error
+
+
+def _read_json_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read ({error}); folders with token ids carry their contract") from error
+    if not isinstance(values, dict):
+        raise ContractError(f"{path}: holds {type(values).__name__}, not an object; take it again from the artifact")
+    return values
