@@ -1,0 +1,19 @@
+"""One training stage on DeepSpeed: pre-train, instruct and enhance are this room run three times.
+
+::
+
+    run_stage (launch) ── torchrun ── worker x world size ── journal ── on_point
+                                        │
+              order, schedule (pure) ── loop ── model (attention, head) ── export
+
+:func:`run_stage` needs no torch; the workers do. The batch and the learning rate of a step are pure functions of
+(seed, step, rank, world), and the loss is the mean over the labelled tokens of the whole optimizer step.
+"""
+
+from __future__ import annotations
+
+from ichigo.training.job import StageJob, StageResult
+from ichigo.training.journal import Point
+from ichigo.training.launch import run_stage
+
+__all__ = ["Point", "StageJob", "StageResult", "run_stage"]
