@@ -140,6 +140,7 @@ class TestFields:
             ("tokenizer={}", "tokenizer.kind (--set): missing; expected fit or import"),
             ("stages.1.name=instuct", 'stages.instuct.name (--set): found "instuct"; expected pretrain, instruct or'),
             ("base={kind: folder}", "base.name (--set): missing; expected text, not empty"),
+            ("tokenizer.codes=513", "tokenizer.codes (--set): found 513; expected a whole number, at least 1, at most 512"),
             ("evaluation={items: }", "evaluation.items (--set): found null; expected a whole number, at least 1"),
             ("stages.pretrain.betas=[0.9]", "stages.pretrain.betas.1 (--set): missing; expected a number, at least 0"),
             ("data.voices.pitch=[0, 100]", "data.voices.pitch.1 (--set): found 100; expected a whole number, at least"),
@@ -181,6 +182,7 @@ class TestConsistency:
         ("override", "problem"),
         [
             ("data.sentences=[]", "data.voices: there are voices but no data.sentences for them to speak"),
+            ("launch={precision: bf16, zero: 0}", "launch.precision: bf16 with zero 0 keeps no fp32 weights"),
             ("base={kind: init, width: 130}", "base.heads: found 4, which does not divide width 130"),
             ("registry.rules=[{metric: m}]", "registry.rules.0: m has no bound; give at_least, at_most or both"),
             (

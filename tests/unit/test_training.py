@@ -93,11 +93,6 @@ def test_a_job_survives_its_file(tmp_path: Path) -> None:
     assert StageJob.read(tmp_path / "job.json") == written
 
 
-def test_a_precision_that_loses_updates_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="zero 0 with precision bf16"):
-        job(tmp_path, zero=0, precision="bf16")
-
-
 def test_more_nodes_than_this_machine_are_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"launch\.nodes is 2"):
         run_stage(job(tmp_path, nodes=2), tmp_path / "work", print)

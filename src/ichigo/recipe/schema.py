@@ -145,7 +145,7 @@ class FitTokenizer(Section):
     width: Positive = 128
     layers: Positive = 2
     heads: Positive = 2
-    codes: Positive = 512
+    codes: Annotated[int, Field(ge=1, le=512)] = 512  # the contract has a token for each, and one for padding
     codebook_dim: Positive = 64
     steps: Positive = 200
     batch: Positive = 8
@@ -243,6 +243,13 @@ class Launch(Section):
     zero: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
+
+    @field_validator("precision")
+    @classmethod
+    def _keeps_updates(cls, precision: str, info: ValidationInfo) -> str:
+        if precision == "bf16" and info.data.get("zero") == 0:
+            raise ValueError("bf16 with zero 0 keeps no fp32 weights, so small updates round to nothing; set zero to 1")
+        return precision
 
 
 class Evaluation(Section):

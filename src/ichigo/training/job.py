@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from ichigo.errors import UserError
 from ichigo.recipe.schema import Launch, Stage
 
 
@@ -31,13 +30,6 @@ class StageJob:
     stage: Stage
     launch: Launch
     seed: int
-
-    def __post_init__(self) -> None:
-        if self.launch.zero == 0 and self.launch.precision == "bf16":
-            raise UserError(
-                "launch: zero 0 with precision bf16 keeps no fp32 master weights, so small updates round to nothing; "
-                "set zero to 1 or precision to fp32"
-            )
 
     @property
     def world(self) -> int:
