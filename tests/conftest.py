@@ -1,14 +1,14 @@
 """Markers by folder, and the fixtures that every kind of test shares.
 
-A test's folder is its marker: ``tests/unit`` holds the tests marked ``unit``, and so on. A test that this machine cannot
-run is skipped with its reason; under CI (``CI=true``) missing recordings fail instead, because CI is given them.
+A test's folder is its marker: ``tests/unit`` holds the tests marked ``unit``, and so on. A test that this machine
+cannot run is skipped with its reason; under CI (``CI=true``) missing recordings fail instead, because CI is given
+them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"unit", "wiring", "services", "end_to_end", "gpu", "containers"}
 
+pytest.register_assert_rewrite("tests.store_contract")
 pytest_plugins = ["tests.services.platform_fixture"]
 
 
@@ -39,13 +40,12 @@ def _needs(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_services(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unit tests never see the services of the person who runs them."""
     if request.node.get_closest_marker("unit"):
         for name in list(os.environ):
             if name.startswith(("AWS_", "MLFLOW_", "ICHIGO_")) and name != "ICHIGO_RECORDINGS":
                 monkeypatch.delenv(name)
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,10 @@ class TestFields:
             ("tokenizer={}", "tokenizer.kind (--set): missing; expected fit or import"),
             ("stages.1.name=instuct", 'stages.instuct.name (--set): found "instuct"; expected pretrain, instruct or'),
             ("base={kind: folder}", "base.name (--set): missing; expected text, not empty"),
-            ("tokenizer.codes=513", "tokenizer.codes (--set): found 513; expected a whole number, at least 1, at most 512"),
+            (
+                "tokenizer.codes=513",
+                "tokenizer.codes (--set): found 513; expected a whole number, at least 1, at most 512",
+            ),
             ("evaluation={items: }", "evaluation.items (--set): found null; expected a whole number, at least 1"),
             ("stages.pretrain.betas=[0.9]", "stages.pretrain.betas.1 (--set): missing; expected a number, at least 0"),
             ("data.voices.pitch=[0, 100]", "data.voices.pitch.1 (--set): found 100; expected a whole number, at least"),

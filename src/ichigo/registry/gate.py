@@ -3,10 +3,10 @@
 Pure: numbers and the recipe's policy in, a decision out; no service, no file. The caller keeps the decision.
 
     refuse   a rule is not kept, or its metric is missing: the model is not registered.
-    hold     every rule is kept, but on some rule's metric the candidate is worse than the incumbent: the model is
-             registered without the alias, the incumbent keeps it, and a person decides.
+    hold     every rule is kept, but on some rule's metric the candidate is worse than the incumbent (the model that
+             holds the alias ``champion``): it is registered without an alias, and a person decides.
     promote  every rule is kept and nothing a rule asks about got worse, or there is no incumbent: the model is
-             registered and takes the alias.
+             registered and takes the recipe's alias (``candidate``).
 
 *Worse* has the direction of the rule: lower under ``at_least``, higher under ``at_most``. A rule with both bounds is a
 band and one with none only asks that the metric exists; neither has a better side, so neither can hold. Values within
@@ -66,7 +66,7 @@ def decide(candidate: Mapping[str, float], incumbent: Mapping[str, float] | None
 
     Args:
         candidate: metrics of the model that was just evaluated, by name.
-        incumbent: metrics of the model that holds the alias now, from the same suites; None if nobody does.
+        incumbent: metrics of the champion, from the same suites; None if there is none.
         policy: the recipe's rules.
     """
     results = tuple(_judge(rule, candidate, incumbent) for rule in policy.rules)

@@ -46,7 +46,10 @@ def register(
 
 
 def incumbent(name: str, alias: str = CHAMPION) -> dict[str, float] | None:
-    """The metrics of the version that now holds ``alias``, or None where there is no such model or alias."""
+    """The metrics of the version that now holds ``alias``, or None where there is no such model or alias.
+
+    A version that somebody registered by hand, without a run, has no metrics.
+    """
     from mlflow.exceptions import MlflowException
 
     mlflow = client()
@@ -56,7 +59,7 @@ def incumbent(name: str, alias: str = CHAMPION) -> dict[str, float] | None:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
-    metrics: dict[str, float] = mlflow.get_run(str(version.run_id)).data.metrics
+    metrics: dict[str, float] = mlflow.get_run(version.run_id).data.metrics if version.run_id else {}
     return metrics
 
 

@@ -10,21 +10,33 @@ from ichigo import __version__
 from ichigo import recipe as recipes
 from ichigo.recipe.schema import Recipe
 from ichigo.steps.context import LINE
-from ichigo.steps.records import Records, RunRecord, read_recipe
+from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
 from ichigo.tracking.runs import RunTree
 
 
 def main(run: str, recipe_uri: str, recipe_digest: str) -> None:
-    """Open the run whose record goes to ``run``, with the recipe at ``recipe_uri``."""
-    started = time.time()
-    records = Records.at(run)
-    store, run_key = records.store, records.run_key
-    recipe = read_recipe(store, recipe_uri, recipe_digest)
+    """Open the run whose record goes to ``run``, with the recipe at ``recipe_uri``.
+
+    An error goes into a step record, so that the run can say why it never began.
+    """
+    records, started = Records.at(run), time.time()
+    try:
+        _open(records, recipe_uri, recipe_digest, started)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        records.save_step(StepRecord("begin", "failed", reason, started, started, started, time.time()))
+        raise
+
+
+def _open(records: Records, recipe_uri: str, recipe_digest: str, started: float) -> None:
+    recipe, run_key = read_recipe(records.store, recipe_uri, recipe_digest), records.run_key
     fingerprint = recipes.fingerprint(recipe)
     tags = {"ichigo.recipe": recipe.name, "ichigo.fingerprint": fingerprint, "ichigo.version": __version__}
-    tree = RunTree.begin(f"ichigo/{recipe.name}", run_key, dict(parameters(recipe)), tags)
-    tree.log_text(tree.parent, recipe.model_dump_json(indent=2), "recipe.json")
+    tree = RunTree.begin(f"ichigo/{recipe.name}", run_key, {}, tags)
+    # At once, because whoever closes this run finds its MLflow run only here.
     records.save_run(RunRecord(run_key, recipe_uri, recipe_digest, fingerprint, tree.experiment, tree.parent, started))
+    tree.log_params(tree.parent, dict(parameters(recipe)))
+    tree.log_text(tree.parent, recipe.model_dump_json(indent=2), "recipe.json")
     print(f"{LINE} begin | run {run_key}, recipe {recipe.name} ({fingerprint[:12]})", flush=True)
 
 

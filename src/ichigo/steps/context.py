@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,9 @@ from ichigo.store import Artifact, Draft, Identity, Reference, Store, code_diges
 from ichigo.tracking.runs import DatasetInput, Point, RunTree
 
 LINE = "[ichigo]"
+_HEAVY = ("torch", "deepspeed", "transformers", "mlflow")  # 1.4 to 7 s each; a reused artifact needs none of them
 _SHOWN = 3  # changed fields named when nothing could be reused
+_DIGITS = 12  # of a digest, for a person
 
 
 class Step:
@@ -36,6 +39,7 @@ class Step:
         self.store: Store = records.store
         self.record = StepRecord(name, process_started=_process_start(), entered=ENTERED, started=time.time())
         self._tree: RunTree | None = None
+        self._curves: set[str] = set()  # metrics that have a point per step, to which no final number is added
 
     def say(self, message: str) -> None:
         """One line for the person who watches."""
@@ -79,7 +83,8 @@ class Step:
         parents = {name: artifact.reference for name, artifact in inputs.items()}
         with self.store.write(identity, parents=parents, recipe=self.run.fingerprint, run=self.run.run_key) as draft:
             build(draft)
-        self.log_metrics({name: value for name, value in draft.facts.items() if isinstance(value, int | float)})
+        numbers = {name: value for name, value in draft.facts.items() if isinstance(value, int | float)}
+        self.log_metrics({name: value for name, value in numbers.items() if name not in self._curves})
         self.tree.set_tags(self.mlflow_run, {"ichigo.artifact": draft.committed.reference.uri})
         return draft.committed
 
@@ -131,11 +136,13 @@ class Step:
 
     def log_points(self, points: list[Point]) -> None:
         """Curves of the nested run."""
+        self._curves |= {point.name for point in points}
         self.tree.log_points(self.mlflow_run, points)
 
     def close(self, error: BaseException | None) -> None:
         """End the nested run and write the step's record."""
         self.record.finished = time.time()
+        self.record.heavy = [name for name in _HEAVY if sys.modules.get(name)]
         if error is not None:
             self.record.status, self.record.reason = "failed", str(error) or type(error).__name__
         elif self.record.status == "running":
@@ -172,7 +179,8 @@ def open_step(name: str, run: str) -> Iterator[Step]:
 
 
 def _comparable(identity: Identity) -> dict[str, Any]:
-    plain = {"settings": identity.settings, "inputs": dict(identity.inputs), "code": identity.code}
+    inputs = {name: digest[:_DIGITS] for name, digest in identity.inputs.items()}
+    plain = {"settings": identity.settings, "inputs": inputs, "code": identity.code[:_DIGITS]}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found
 

@@ -1,16 +1,16 @@
 """``finish``: the exit handler. Closes what is still open in MLflow and writes the end of the run, whatever it was.
 
-KFP runs it after success and after failure; on cancel the engine on this machine calls :func:`main` itself.
+KFP runs it after success and after failure; on cancel the engine on this machine calls :func:`close` itself.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from ichigo import recipe as recipes
-from ichigo.steps.context import LINE
 from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
 from ichigo.steps.summary import render, summarise
 from ichigo.tracking.runs import RunTree
@@ -19,7 +19,12 @@ _STATUS = {"SUCCEEDED": "succeeded", "CANCELLED": "cancelled"}
 _MLFLOW = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 
 
-def main(run: str, recipe_uri: str, recipe_digest: str, state: str, message: str = "") -> dict[str, Any]:
+def main(run: str, recipe_uri: str, recipe_digest: str, state: str, message: str = "") -> None:
+    """Close the run whose pipeline ended in KFP's ``state`` and print its table."""
+    print(render(close(run, recipe_uri, recipe_digest, state, message)), flush=True)
+
+
+def close(run: str, recipe_uri: str, recipe_digest: str, state: str, message: str = "") -> dict[str, Any]:
     """Close the run whose pipeline ended in KFP's ``state``; returns the summary that it wrote."""
     records = Records.at(run)
     recipe = read_recipe(records.store, recipe_uri, recipe_digest)
@@ -27,13 +32,21 @@ def main(run: str, recipe_uri: str, recipe_digest: str, state: str, message: str
         records.run_key, recipe_uri, recipe_digest, recipes.fingerprint(recipe), started=time.time()
     )
     status = _STATUS.get(state, "failed")
-    steps = records.steps()
+    steps = [_ended(step, status) for step in records.steps()]
     summary = summarise(record, recipe, steps, status, _reason(status, steps, message), records.store.objects.uri)
     records.save_summary(summary)
-    print(render(summary), flush=True)
     if record.mlflow_run:
         _close_tracking(record, summary)
     return summary
+
+
+def _ended(step: StepRecord, status: str) -> StepRecord:
+    """A process that was killed left its record at ``running``."""
+    if step.status != "running":
+        return step
+    if status == "cancelled":
+        return replace(step, status="cancelled", reason="stopped", finished=time.time())
+    return replace(step, status="failed", reason="its process ended without a word (killed?)", finished=time.time())
 
 
 def _reason(status: str, steps: list[StepRecord], message: str) -> str:
@@ -42,20 +55,19 @@ def _reason(status: str, steps: list[StepRecord], message: str) -> str:
     if status == "succeeded":
         return ""
     said = [f"{step.name}: {step.reason}" for step in steps if step.status == "failed"]
-    killed = [f"{step.name}: its process ended without a word (killed?)" for step in steps if step.status == "running"]
-    return "; ".join([*said, *killed]) or f"a step failed before it could say why; see the log ({message})"
+    return "; ".join(said) or f"a step failed before it could say why; see the log ({message})"
 
 
 def _close_tracking(run: RunRecord, summary: dict[str, Any]) -> None:
     tree = RunTree(run.experiment, run.mlflow_run)
-    tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
-    tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
-    tree.set_tags(run.mlflow_run, tags | _reused(summary))
-    tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
-    tree.log_text(run.mlflow_run, render(summary), "summary.txt")
-    left = tree.close(_MLFLOW[summary["status"]], run.run_key)
-    if left:
-        print(f"{LINE} finish | closed {left} nested runs that their steps left open", flush=True)
+    try:
+        tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
+        tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
+        tree.set_tags(run.mlflow_run, tags | _reused(summary))
+        tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
+        tree.log_text(run.mlflow_run, render(summary), "summary.txt")
+    finally:
+        tree.close(_MLFLOW[summary["status"]], run.run_key)
 
 
 def _reused(summary: dict[str, Any]) -> dict[str, str]:

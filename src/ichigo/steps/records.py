@@ -37,7 +37,7 @@ class StepRecord:
     """What one step did; times in seconds since the epoch, durations in seconds."""
 
     name: str
-    status: str = "running"  # running, done, reused, failed
+    status: str = "running"  # running, done, reused, failed, cancelled
     reason: str = ""
     process_started: float = 0.0
     entered: float = 0.0
@@ -46,6 +46,7 @@ class StepRecord:
     artifact: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     mlflow_run: str = ""
+    heavy: list[str] = field(default_factory=list)  # what costs seconds to import and this process has imported
 
 
 def read_recipe(store: Store, uri: str, digest: str) -> Recipe:

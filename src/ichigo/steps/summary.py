@@ -10,9 +10,11 @@ fingerprint        of the recipe; equal fingerprints ask for the same model
 status             ``succeeded``, ``failed`` or ``cancelled``
 reason             why, when it did not succeed
 wall_seconds       from the run's begin to its end
-kfp_seconds        of these, time in which no process of a step existed: KFP's own scheduling
-steps[]            name, status (``done``, ``reused``, ``failed``), reason, seconds (the step's work), startup_seconds
-                   (interpreter, KFP's executor and our imports before it), artifact {kind, uri, digest}, facts
+kfp_seconds        of these, KFP's own cost: from the first step's start to the last one's end, time in which no step's
+                   process existed, and in each process the time before our code was reached
+steps[]            name, status (``done``, ``reused``, ``failed``, ``cancelled``), reason, seconds (the step's work),
+                   startup_seconds (our imports before it), kfp_seconds (KFP's executor and the interpreter before
+                   those), artifact {kind, uri, digest}, facts
 evaluation         metric -> number
 gate               verdict (``promote``, ``hold``, ``refuse`` or null), rules[] {metric, found, bound, kept, line}
 model              name, version, uri, digest, alias; null when nothing was registered
@@ -23,6 +25,7 @@ store              root of the store
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +36,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ichigo.recipe.schema import Recipe
 from ichigo.steps.records import RunRecord, StepRecord
 
-_WHAT = 70  # columns for what a step did
+_WHAT = 49  # columns for what a step did
 _GATE: dict[str, Any] = {"verdict": None, "rules": []}
 
 
@@ -50,7 +53,7 @@ def summarise(
         "status": status,
         "reason": reason,
         "wall_seconds": round(now - run.started, 2),
-        "kfp_seconds": round(_uncovered(steps, run.started, now), 2),
+        "kfp_seconds": round(_uncovered(steps) + sum(step.entered - step.process_started for step in steps), 2),
         "steps": [_row(step) for step in steps],
         "evaluation": facts.get("evaluate", {}).get("metrics", {}),
         "gate": {name: facts.get("gate", _GATE)[name] for name in _GATE},
@@ -66,7 +69,8 @@ def _row(step: StepRecord) -> dict[str, Any]:
         "status": step.status,
         "reason": step.reason,
         "seconds": round(step.finished - step.started, 2),
-        "startup_seconds": round(step.started - step.process_started, 2),
+        "startup_seconds": round(step.started - step.entered, 2),
+        "kfp_seconds": round(step.entered - step.process_started, 2),
         "artifact": step.artifact,
         "facts": {name: value for name, value in step.facts.items() if name not in {"rules", "metrics"}},
     }
@@ -76,13 +80,13 @@ def _mlflow(run: RunRecord) -> dict[str, str]:
     return {name: value for name, value in asdict(run).items() if name in {"experiment", "mlflow_run"}}
 
 
-def _uncovered(steps: Sequence[StepRecord], start: float, end: float) -> float:
-    """Seconds of [start, end] in which no step's process was alive."""
-    covered, reached = 0.0, start
+def _uncovered(steps: Sequence[StepRecord]) -> float:
+    """Seconds between the first step's start and the last one's end in which no step's process was alive."""
+    idle, reached = 0.0, math.inf
     for step in sorted(steps, key=lambda step: step.process_started):
-        covered += max(0.0, step.finished - max(step.process_started, reached))
-        reached = max(reached, step.finished)
-    return max(0.0, end - start - covered)
+        idle += max(0.0, step.process_started - reached)
+        reached = max(reached, step.finished) if reached < math.inf else step.finished
+    return idle
 
 
 def _without_password(uri: str) -> str:
@@ -92,21 +96,23 @@ def _without_password(uri: str) -> str:
 
 def render(summary: Mapping[str, Any]) -> str:
     """The summary as a plain text table, at most 100 columns but for addresses."""
-    lines = [f"{'step':<20} {'':<8} {'work':>8} {'start-up':>9}  what"]
+    lines = [f"{'step':<20} {'':<9} {'work':>8} {'start-up':>9}  what"]
     lines += [_line(step) for step in summary["steps"]]
-    lines += ["", *_results(summary), ""]
-    seconds = f"{summary['wall_seconds']:.0f} s, of which KFP's scheduling {summary['kfp_seconds']:.1f} s"
-    lines.append(f"run      {summary['run_key']}  {summary['status']} in {seconds}")
+    lines += ["", *_results(summary)]
+    each = summary["kfp_seconds"] / max(len(summary["steps"]), 1)
+    seconds = f"{summary['wall_seconds']:.0f} s; KFP's own cost {summary['kfp_seconds']:.1f} s, {each:.2f} s a step"
+    lines += [f"run      {summary['run_key']}", f"status   {summary['status']} in {seconds}"]
     if summary["reason"]:
-        lines.append(f"reason   {summary['reason']}")
+        lines.append(f"reason   {summary['reason'].splitlines()[0]}")
     return "\n".join([*lines, *_addresses(summary)])
 
 
 def _line(step: Mapping[str, Any]) -> str:
-    what = step["reason"] if step["status"] in {"reused", "failed"} else _facts(step["facts"])
-    first = what.splitlines()[0][:_WHAT] if what else ""
+    what = _facts(step["facts"]) if step["status"] == "done" else step["reason"]
+    first = what.splitlines()[0] if what else ""
+    first = first if len(first) <= _WHAT else f"{first[: _WHAT - 1]}…"
     times = f"{step['seconds']:>6.1f} s {step['startup_seconds']:>7.1f} s"
-    return f"{step['name']:<20} {step['status']:<8} {times}  {first}".rstrip()
+    return f"{step['name']:<20} {step['status']:<9} {times}  {first}".rstrip()
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -114,20 +120,27 @@ def _facts(facts: Mapping[str, Any]) -> str:
 
 
 def _results(summary: Mapping[str, Any]) -> list[str]:
-    metrics = [_metric(name, summary["evaluation"]) for name in sorted(summary["evaluation"]) if not _bound(name)]
     rules = [f"gate     {rule['line']}" for rule in summary["gate"]["rules"]]
-    verdict = [f"verdict  {summary['gate']['verdict']}"] if summary["gate"]["verdict"] else []
-    return [*metrics, "", *rules, *verdict] if metrics or rules else verdict
+    verdict = [f"verdict  {summary['gate']['verdict']}", ""] if summary["gate"]["verdict"] else []
+    return [*_evaluation(summary["evaluation"]), *rules, *verdict]
 
 
-def _bound(name: str) -> bool:
-    return name.endswith((".low", ".high"))
+def _evaluation(metrics: Mapping[str, float]) -> list[str]:
+    """A row per metric and a column per suite, because what a person compares is suites."""
+    parts = [tuple(name.split(".", 1)) for name in metrics if name.count(".") == 1]
+    suites, rows = list(dict.fromkeys(part[0] for part in parts)), sorted({part[1] for part in parts})
+    if not parts:
+        return []
+    cells = [[_cell(metrics, f"{suite}.{row}") for suite in suites] for row in rows]
+    table = [("", suites), *zip(rows, cells, strict=True)]
+    return [*("".join([f"{row:<17}", *(f"{cell:<21}" for cell in line)]).rstrip() for row, line in table), ""]
 
 
-def _metric(name: str, metrics: Mapping[str, float]) -> str:
-    low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-    interval = f"  [{_number(low)}, {_number(high)}]" if low is not None and high is not None else ""
-    return f"{name:<38} {_number(metrics[name]):>8}{interval}"
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    value, low, high = (metrics.get(f"{name}{end}") for end in ("", ".low", ".high"))
+    if value is None:
+        return ""
+    return f"{value:.3g}" if low is None or high is None else f"{value:<6.3g} [{low:.2f}, {high:.2f}]"
 
 
 def _addresses(summary: Mapping[str, Any]) -> list[str]:
@@ -136,7 +149,7 @@ def _addresses(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"MLflow   {mlflow['uri']}/#/experiments/{mlflow['experiment']}/runs/{mlflow['mlflow_run']}")
     if model := summary["model"]:
         alias = f" @{model['alias']}" if model["alias"] else ""
-        lines.append(f"model    {model['name']} version {model['version']}{alias}  {model['uri']}")
+        lines += [f"model    {model['name']} version {model['version']}{alias}", f"         {model['uri']}"]
     return lines
 
 

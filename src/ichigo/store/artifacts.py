@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ichigo.errors import IntegrityError
+from ichigo.errors import IntegrityError, UserError
 from ichigo.hashing import canonical_json, sha256_bytes, sha256_file, sha256_json
 from ichigo.store.objects import NoSuchObject, Objects, open_objects
 
@@ -28,6 +28,7 @@ POINTER = "COMMITTED.json"
 MANIFEST = "manifest.json"
 _TRANSFERS = 8  # files under way at once
 _HINTS = 20  # recent identities that explain why nothing was reused
+_REMEDY = "delete this attempt's prefix and run again: the step will be done anew"
 _END_OF_TIME = 10**13  # milliseconds; counting down from it makes the newest key sort first
 
 
@@ -128,7 +129,7 @@ class Artifact:
             target.unlink()
             raise IntegrityError(
                 f"{self.reference.uri}/{file.path}: SHA-256 is {found[:12]}…, committed was {file.sha256[:12]}…; "
-                "the stored bytes changed. Delete this attempt's prefix and run again: the step will be done anew"
+                f"the stored bytes changed; {_REMEDY}"
             )
 
 
@@ -161,7 +162,7 @@ class Store:
 
     def open(self, reference: Reference) -> Artifact:
         """The committed artifact behind a reference; :class:`IntegrityError` if it has no pointer or was exchanged."""
-        kind, fingerprint, attempt = _key_of(reference.uri, self.objects).split("/")
+        kind, fingerprint, attempt = _parts_of(reference.uri, self.objects)
         if self._pointer(kind, fingerprint) is None:
             raise IntegrityError(f"{reference.uri} was never committed: it has no {POINTER}; run the step again")
         return self._read(kind, fingerprint, attempt, reference.manifest)
@@ -171,9 +172,11 @@ class Store:
         pointer = self._pointer(identity.kind, identity.fingerprint)
         if pointer is None:
             return None
-        artifact = self._read(identity.kind, identity.fingerprint, pointer["attempt"], pointer["manifest"])
-        key = _key_of(artifact.reference.uri, self.objects)
+        key = f"{identity.kind}/{identity.fingerprint}/{pointer['attempt']}"
         stored = {name.removeprefix(f"{key}/"): size for name, size in self.objects.list(f"{key}/")}
+        if MANIFEST not in stored:
+            return None
+        artifact = self._read(identity.kind, identity.fingerprint, pointer["attempt"], pointer["manifest"])
         return artifact if all(stored.get(file.path) == file.size for file in artifact.files) else None
 
     def recent(self, kind: str) -> list[Identity]:
@@ -197,6 +200,10 @@ class Store:
 
     def _commit(self, identity: Identity, draft: Draft, parents: dict[str, str], recipe: str, run: str) -> Artifact:
         files = tuple(_describe(draft.folder))
+        if any(file.path == MANIFEST for file in files):
+            raise UserError(
+                f"{identity.kind}: the store keeps the name {MANIFEST} for itself; rename or remove this file"
+            )
         attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         key = f"{identity.kind}/{identity.fingerprint}/{attempt}"
         manifest = canonical_json(
@@ -245,7 +252,9 @@ class Store:
         except NoSuchObject:
             raise IntegrityError(f"{self.objects.uri}/{key} has no {MANIFEST}: it was never finished") from None
         if sha256_bytes(data) != expected:
-            raise IntegrityError(f"{self.objects.uri}/{key}/{MANIFEST} is not the manifest that was committed")
+            raise IntegrityError(
+                f"{self.objects.uri}/{key}/{MANIFEST} is not the manifest that was committed; {_REMEDY}"
+            )
         body = json.loads(data)
         files = tuple(File(**file) for file in body["files"])
         size = sum(file.size for file in files)
@@ -270,6 +279,14 @@ def content_digest(files: Iterable[File]) -> str:
 def _describe(folder: Path) -> Iterator[File]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
+
+
+def _parts_of(uri: str, objects: Objects) -> tuple[str, str, str]:
+    """Kind, fingerprint and attempt of an artifact's address."""
+    match _key_of(uri, objects).split("/"):
+        case [kind, fingerprint, attempt]:
+            return kind, fingerprint, attempt
+    raise IntegrityError(f"{uri} is no address of an artifact; it looks like {objects.uri}/KIND/FINGERPRINT/ATTEMPT")
 
 
 def _key_of(uri: str, objects: Objects) -> str:

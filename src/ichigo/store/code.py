@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 from ichigo.hashing import sha256_bytes, sha256_json
@@ -23,14 +24,14 @@ def code_digest(*modules: str, root: Path = ROOT) -> str:
 
 def reachable(*modules: str, root: Path = ROOT) -> list[Path]:
     """Source files of ``modules``, of what they import below ``root``, and of the packages around them, sorted."""
-    package = root.name
     seen: set[Path] = set()
     queue = list(modules)
     while queue:
         for file in _files(queue.pop(), root):
             if file not in seen:
                 seen.add(file)
-                queue += [name for name in _imports(file.read_bytes()) if f"{name}.".startswith(f"{package}.")]
+                around = ".".join(file.parent.relative_to(root.parent).parts)
+                queue += [name for name in _imports(file.read_bytes(), around) if name.split(".")[0] == root.name]
     return sorted(seen)
 
 
@@ -48,11 +49,13 @@ def _files(module: str, root: Path) -> list[Path]:
 
 
 @cache
-def _imports(source: bytes) -> tuple[str, ...]:
+def _imports(source: bytes, package: str) -> tuple[str, ...]:
+    """Every module, or name in one, that a source file of ``package`` imports."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            names += [f"{module}.{alias.name}" for alias in node.names]
     return tuple(names)

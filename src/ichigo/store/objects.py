@@ -80,25 +80,32 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        from boto3.exceptions import Boto3Error
+        from boto3.exceptions import Boto3Error, S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             return method(*args, **kwargs)
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
+        except (ClientError, BotoCoreError, Boto3Error) as error:
+            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error  # it wraps a ClientError
+            code = cause.response.get("Error", {}).get("Code", "") if isinstance(cause, ClientError) else None
             if code in {"404", "NoSuchKey", "NotFound"}:
                 raise NoSuchObject(str(args[1])) from None
-            raise PlatformError(_refusal(args[0], code, error)) from error
-        except (BotoCoreError, Boto3Error) as error:
-            raise PlatformError(f"S3 does not answer ({error}); is the server of AWS_ENDPOINT_URL up?") from error
+            raise PlatformError(_problem(args[0], code, error)) from error
 
     return call
 
 
-def _refusal(store: Any, code: str, error: Exception) -> str:
+def _problem(store: Any, code: str | None, error: Exception) -> str:
+    """What to tell a person; ``code`` is S3's own, None when it said nothing."""
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+    login = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return f"no credentials for {store.uri} ({error}); set {login}"
+    if code is None:
+        return f"S3 does not answer for {store.uri} ({error}); is the server of AWS_ENDPOINT_URL up?"
     if code in {"403", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId"}:
-        return f"S3 refuses the credentials for {store.uri} ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return f"S3 refuses the credentials for {store.uri} ({code}); check {login}"
     if code == "NoSuchBucket":
         return f"the bucket of {store.uri} does not exist; create it or set ICHIGO_STORE to one that does"
     return f"S3 refuses a request on {store.uri}: {error}"
@@ -111,7 +118,7 @@ class S3Objects:
     """
 
     def __init__(self, uri: str) -> None:
-        import boto3
+        from boto3.session import Session
         from botocore.config import Config
 
         self.uri = uri.rstrip("/")
@@ -122,7 +129,8 @@ class S3Objects:
             s3={"addressing_style": "path"},
             max_pool_connections=16,
         )
-        self._client: Any = boto3.client("s3", config=config)
+        # A session of its own: boto3's default one keeps the credentials that the process began with.
+        self._client: Any = Session().client("s3", config=config)
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ichigo.errors import PlatformError
+from ichigo.errors import PlatformError, UserError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -58,6 +58,7 @@ def client() -> MlflowClient:
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it prints before it ends a run
     from mlflow.tracking import MlflowClient
 
     return MlflowClient()
@@ -73,9 +74,16 @@ class RunTree:
 
     @classmethod
     def begin(cls, experiment: str, run_key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> RunTree:
-        """Open the parent run in the experiment called ``experiment`` (made if it does not exist)."""
+        """Open the parent run in the experiment called ``experiment`` (made if it does not exist).
+
+        Raises:
+            UserError: the experiment was deleted; MLflow goes on holding its name.
+        """
         mlflow = client()
         found = mlflow.get_experiment_by_name(experiment)
+        if found and found.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise UserError(f"the MLflow experiment {experiment!r} was deleted; bring it back with `{restore}`")
         experiment_id = found.experiment_id if found else mlflow.create_experiment(experiment)
         run = mlflow.create_run(experiment_id, run_name=run_key, tags={RUN_KEY: run_key, **tags})
         tree = cls(experiment_id, run.info.run_id, mlflow)
