@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,24 @@ def test_a_run_is_a_parent_with_a_nested_run_for_each_step(mlflow: MlflowClient,
     assert {run.info.run_name: run.info.run_id for run in nested} == steps
     assert {run.data.tags["ichigo.run_key"] for run in [parent, *nested]} == {run_key}
     assert {run.data.tags["ichigo.step"] for run in nested} == set(steps)
+
+
+def test_runs_that_begin_at_once_share_their_experiment(run_key: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        trees = list(pool.map(lambda n: RunTree.begin(f"ichigo/{run_key}", f"{run_key}-{n}", {}, {}), range(8)))
+    assert len({tree.experiment for tree in trees}) == 1
+
+
+def test_steps_that_read_one_artifact_at_once_all_have_it(mlflow: MlflowClient, tree: RunTree, run_key: str) -> None:
+    digests = [hashlib.sha256(f"{run_key}-{n}".encode()).hexdigest() for n in range(10)]
+    runs = [tree.open_step(f"tokenize-{n}", run_key) for n in range(8)]
+    for digest in digests:
+        corpus = DatasetInput("corpus", digest, "s3://ichigo/store/corpus/x", digest[:6])
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(tree.log_inputs, runs, [[corpus]] * 8))
+    for run in map(mlflow.get_run, runs):
+        assert run.inputs is not None
+        assert {entry.dataset.digest for entry in run.inputs.dataset_inputs} == {digest[:36] for digest in digests}
 
 
 def test_runs_of_one_recipe_share_an_experiment(mlflow: MlflowClient, tree: RunTree, run_key: str) -> None:

@@ -235,7 +235,14 @@ def test_a_loss_that_is_not_finite_stops_the_stage_at_its_step(world: World) -> 
 
 def processes_of_the_stage() -> list[psutil.Process]:
     """torchrun and its ranks."""
-    return [child for child in psutil.Process().children(recursive=True) if "ichigo.training.worker" in child.cmdline()]
+    return [child for child in psutil.Process().children(recursive=True) if "ichigo.training.worker" in command(child)]
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:  # it ended while we looked
+        return []
 
 
 def test_a_killed_worker_is_named(world: World) -> None:

@@ -135,7 +135,7 @@ def test_utterances_above_30_s_are_learned_in_windows() -> None:
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (30, {"codes": 4096}, r"has \d+ sound tokens to learn from, tokenizer.codes is 4096"),
+        (6, {"codes": 512}, r"has \d+ sound tokens to learn from, tokenizer.codes is 512"),
         (1, {}, "1 utterances with phones"),
         (30, {"codebook_dim": 32}, "codebook_dim is 32"),
         (30, {"width": 33, "heads": 3}, "n_audio_state is 33"),

@@ -13,7 +13,7 @@ from typing import Any
 from ichigo import recipe as recipes
 from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
 from ichigo.steps.summary import render, summarise
-from ichigo.tracking.runs import RunTree
+from ichigo.tracking.runs import DatasetInput, RunTree
 
 _STATUS = {"SUCCEEDED": "succeeded", "CANCELLED": "cancelled"}
 _MLFLOW = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
@@ -63,11 +63,26 @@ def _close_tracking(run: RunRecord, summary: dict[str, Any]) -> None:
     try:
         tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
         tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
-        tree.set_tags(run.mlflow_run, tags | _reused(summary))
+        tree.set_tags(run.mlflow_run, tags | _reused(summary) | _description(summary))
+        tree.log_inputs(run.mlflow_run, _data(summary))
         tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
         tree.log_text(run.mlflow_run, render(summary), "summary.txt")
     finally:
         tree.close(_MLFLOW[summary["status"]], run.run_key)
+
+
+def _description(summary: dict[str, Any]) -> dict[str, str]:
+    """The table as the run's description: the first thing that a reviewer sees."""
+    return {
+        "mlflow.note.content": f"```\n{render(summary)}\n```",
+        "mlflow.source.name": f"ichigo run {summary['recipe']}",
+    }
+
+
+def _data(summary: dict[str, Any]) -> list[DatasetInput]:
+    """What the run was trained and judged on."""
+    read = [step["artifact"] for step in summary["steps"] if step["name"] in {"prepare", "mix"} and step["artifact"]]
+    return [DatasetInput(one["kind"], one["digest"], one["uri"], "training") for one in read]
 
 
 def _reused(summary: dict[str, Any]) -> dict[str, str]:

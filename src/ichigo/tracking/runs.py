@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 RUN_KEY = "ichigo.run_key"
 STEP = "ichigo.step"
 _PARENT = "mlflow.parentRunId"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on training runs and not on chat traces
+_ATTEMPTS = 5
+_DUPLICATE = re.compile("unique|duplicate", re.IGNORECASE)  # sqlite and PostgreSQL, in the server's words
 _BATCH = 1000
 _DIGEST = 36  # characters; MLflow's limit for a dataset's digest
 _TEXT = 6000  # characters; MLflow refuses longer parameter values
@@ -64,6 +68,36 @@ def client() -> MlflowClient:
     return MlflowClient()
 
 
+def _create_experiment(mlflow: MlflowClient, name: str) -> str:
+    """Make the experiment, or take the one that another run has just made."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        made: str = mlflow.create_experiment(name, tags=_KIND)
+    except MlflowException as error:
+        found = mlflow.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)
+    return made
+
+
+def _despite_a_race(log: Callable[[], None]) -> None:
+    """Repeat what another step did at the same moment.
+
+    MLflow 3.17 looks whether a dataset is known and inserts it if not; of two steps that read the same artifact side by
+    side one is refused by the database's unique key, and finds the dataset known when it asks again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return log()
+        except MlflowException as error:
+            if attempt + 1 == _ATTEMPTS or not _DUPLICATE.search(str(error)):
+                raise
+
+
 class RunTree:
     """The MLflow runs of one pipeline run."""
 
@@ -84,7 +118,7 @@ class RunTree:
         if found and found.lifecycle_stage == "deleted":
             restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
             raise UserError(f"the MLflow experiment {experiment!r} was deleted; bring it back with `{restore}`")
-        experiment_id = found.experiment_id if found else mlflow.create_experiment(experiment)
+        experiment_id = found.experiment_id if found else _create_experiment(mlflow, experiment)
         run = mlflow.create_run(experiment_id, run_name=run_key, tags={RUN_KEY: run_key, **tags})
         tree = cls(experiment_id, run.info.run_id, mlflow)
         tree.log_params(tree.parent, params)
@@ -127,7 +161,7 @@ class RunTree:
             return Input(dataset, [InputTag("mlflow.data.context", one.context)])
 
         inputs = [entity(one) for one in datasets]
-        self._client.log_inputs(run_id, datasets=inputs)
+        _despite_a_race(lambda: self._client.log_inputs(run_id, datasets=inputs))
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Store a small text file among a run's artifacts."""
