@@ -65,8 +65,8 @@ class Screen:
     def _progress(self, text: str) -> None:
         if self._columns:
             self.clear()
+            self._open = True  # before it is: a signal may come between the two
             print(f"{self._clock()}{'':<23}{text}"[: self._columns - 1], end="", flush=True)
-            self._open = True
         elif time.monotonic() - self._beat >= _QUIET:
             self._beat = time.monotonic()
             print(self._line("", text), flush=True)
