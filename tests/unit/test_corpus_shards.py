@@ -12,7 +12,7 @@ from ichigo.corpus.rows import Rejected, Row
 from ichigo.corpus.shards import read_shard, write_shards
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_bytes, sha256_file
-from ichigo.speech.synthesis import Phone
+from ichigo.speech.synthesis import Phone, Word
 
 
 def rows(count: int) -> list[Row]:
@@ -30,6 +30,10 @@ def rows(count: int) -> list[Row]:
             audio=bytes([number % 256]) * 100,
             origin="spoken" if number % 2 else "folder",
             phones=(Phone(0.0, 0.25, "a"), Phone(0.25, 0.5 + number, "_")) if number % 2 else (),
+            words=tuple(Word(place, place + 0.5, f"w{place}") for place in range(number % 3)),
+            topic="repeat" if number % 3 else "",
+            suite="" if number % 4 else "held_out",
+            turn=number % 2,
         )
         for number in range(count)
     ]
@@ -69,7 +73,7 @@ def test_chosen_columns_are_read_and_the_others_are_blank(tmp_path: Path) -> Non
     write_shards(rows(8), tmp_path, 1)
     for row, full in zip(read_shard(tmp_path, ["id", "text"]), read_shard(tmp_path), strict=True):
         assert (row.id, row.text) == (full.id, full.text)
-        assert (row.audio, row.phones, row.answer, row.speaker) == (b"", (), None, "")
+        assert (row.audio, row.phones, row.words, row.answer, row.speaker, row.turn) == (b"", (), (), None, "", 0)
 
 
 def test_the_summary_counts_what_was_kept_and_what_was_not(tmp_path: Path) -> None:
@@ -81,6 +85,7 @@ def test_the_summary_counts_what_was_kept_and_what_was_not(tmp_path: Path) -> No
     summary = write_shards(rows(8), tmp_path, 2, rejected)
     assert (summary.rows, summary.shards, summary.splits) == (8, 2, {"test": 2, "train": 6})
     assert (summary.origins, summary.speakers) == ({"folder": 4, "spoken": 4}, {"ann": 6, "bob": 2})
+    assert (summary.topics, summary.suites) == ({"": 3, "repeat": 5}, {"": 6, "held_out": 2})
     assert (summary.seconds, summary.train_seconds, summary.test_seconds) == (32.0, 27.0, 5.0)
     assert summary.rejected == {"invalid_json": 1, "missing": 2}
     assert json.loads((tmp_path / "summary.json").read_text())["rejected"] == {"invalid_json": 1, "missing": 2}

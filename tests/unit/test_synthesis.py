@@ -10,7 +10,7 @@ import pytest
 
 from ichigo.errors import DataError, StepError
 from ichigo.speech.audio import SAMPLE_RATE
-from ichigo.speech.synthesis import PAUSE, Espeak, Request, Utterance, speak_all
+from ichigo.speech.synthesis import PAUSE, Espeak, Request, Utterance, speak_all, speak_blocks
 
 # Breathy variants draw noise, and every voice carries its phase over: the two ways in which espeak-ng forgets itself.
 REQUESTS = [
@@ -33,6 +33,59 @@ def test_processes_order_and_company_change_no_sample(spoken: list[Utterance]) -
     assert all(map(same, spoken, speak_all(REQUESTS, processes=2)))
     assert all(map(same, spoken, reversed(speak_all(REQUESTS[::-1], processes=1))))
     assert same(spoken[4], speak_all([REQUESTS[4]])[0])
+
+
+def as_it_is(utterance: Utterance) -> Utterance:
+    return utterance
+
+
+def test_a_block_is_the_same_in_any_company_and_forgets_the_ones_before() -> None:
+    mixed, other = [*REQUESTS, REQUESTS[0]], REQUESTS[::-1]
+    first, alone, again = speak_blocks([mixed, REQUESTS[:1], mixed], 2, as_it_is)
+    assert all(map(same, first, again))
+    (after_another,) = list(speak_blocks([other, mixed], 1, as_it_is))[1:]
+    assert all(map(same, first, after_another))
+    assert same(first[0], alone[0])
+    assert not same(first[0], first[-1]), "within a block a voice goes on where it stopped"
+
+
+def length(utterance: Utterance) -> int:
+    return utterance.waveform.size
+
+
+def test_what_is_made_of_an_utterance_is_made_where_it_was_spoken(spoken: list[Utterance]) -> None:
+    found = speak_blocks([[request] for request in REQUESTS], 2, length)
+    assert [size for block in found for size in block] == [utterance.waveform.size for utterance in spoken]
+
+
+def test_words_are_those_of_the_text_and_lie_where_they_are_spoken() -> None:
+    texts = [
+        "turn on the kitchen light",
+        "Three. Stop now",
+        "  don't go, to the café near Zürich  ",
+        "twenty-one of 15",
+    ]
+    for text, utterance in zip(texts, speak_all([Request(text, "en-us+f2", 170, 50) for text in texts]), strict=True):
+        words = utterance.words
+        assert [word.text for word in words] == text.split()
+        assert all(word.end_s > word.start_s for word in words)
+        assert all(before.end_s <= after.start_s for before, after in pairwise(words))
+        last = [phone for phone in utterance.phones if phone.symbol != PAUSE][-1]
+        assert words[-1].end_s == pytest.approx(last.end_s)
+
+
+def test_a_pause_belongs_to_no_word() -> None:
+    (said,) = speak_all([Request("Three. Stop now", "en-us", 170, 50)])
+    three, stop, _ = said.words
+    assert stop.start_s - three.end_s > 0.2
+    quiet = said.waveform[round((three.end_s + 0.08) * SAMPLE_RATE) : round((stop.start_s - 0.02) * SAMPLE_RATE)]
+    assert np.abs(quiet).max() < 0.01 * np.abs(said.waveform).max()
+
+
+def test_a_word_at_the_start_ends_where_it_ends_alone() -> None:
+    """Spoken at one speed, a word is as long before a pause as by itself."""
+    alone, followed = speak_all([Request("Three.", "en-us", 170, 50), Request("Three. Stop now", "en-us", 170, 50)])
+    assert followed.words[0].end_s == pytest.approx(alone.words[0].end_s, abs=0.04)
 
 
 def test_voice_speed_and_pitch_are_heard() -> None:

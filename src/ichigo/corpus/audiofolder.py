@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ichigo.corpus.rows import UNKNOWN_LANGUAGE, UNKNOWN_LICENSE, Rejected, Row, Split, held_out, row_id
+from ichigo.corpus.rows import UNKNOWN_LANGUAGE, UNKNOWN_LICENSE, Rejected, Row, Split, held_out, row_id, sound_digest
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_file, sha256_json
 from ichigo.progress import Progress
@@ -186,7 +186,7 @@ def _record(root: Path, name: str, text: str, optional: dict[str, str | None], s
         milliseconds = waveform.size / SAMPLE_RATE * 1000
         raise _SetAsideError("too_short", f"{name}: {milliseconds:.0f} ms, less than one sound token; record it again")
     return Row(
-        id=row_id(waveform, text, optional["answer"]),
+        id=row_id(sound_digest(waveform), text, optional["answer"]),
         text=text,
         answer=optional["answer"],
         speaker=optional["speaker"] or "",

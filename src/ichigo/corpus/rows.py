@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ichigo.hashing import canonical_json, sha256_bytes
+from ichigo.hashing import sha256_bytes, sha256_json
 from ichigo.speech.audio import pcm16
-from ichigo.speech.synthesis import Phone
+from ichigo.speech.synthesis import Phone, Word
 
 Split = Literal["train", "test"]
-Origin = Literal["folder", "spoken"]
+Origin = Literal["folder", "spoken", "world"]
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47: undetermined
 UNKNOWN_LICENSE = "unknown"
@@ -23,7 +23,7 @@ UNKNOWN_LICENSE = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One utterance with its text and, for a question, its answer."""
+    """One utterance with its text and, for a question, its answer; the rows of one ``dialogue`` follow ``turn``."""
 
     id: str  # 16 hexadecimal digits, see row_id
     text: str
@@ -36,6 +36,11 @@ class Row:
     audio: bytes  # FLAC, 16 kHz, mono, 16 bit
     origin: Origin
     phones: tuple[Phone, ...] = ()  # timed; only synthetic speech has them
+    words: tuple[Word, ...] = ()  # timed, those of text.split(); only synthetic speech has them
+    topic: str = ""  # what it is about, in a generated world
+    suite: str = ""  # the evaluation suite that asks this test row; "" leaves it to those that take any row
+    dialogue: str = ""  # "" stands alone
+    turn: int = 0  # from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,17 @@ class Rejected:
     detail: str
 
 
-def row_id(waveform: npt.NDArray[np.float32], text: str, answer: str | None) -> str:
-    """Identity by content: the same 16-bit samples, text and answer have the same id wherever they lie."""
-    digest = hashlib.sha256(pcm16(waveform).tobytes())
-    digest.update(canonical_json([text, answer]))
-    return digest.hexdigest()[:16]
+def sound_digest(waveform: npt.NDArray[np.float32]) -> str:
+    """SHA-256 of the 16-bit samples of ``waveform``."""
+    return hashlib.sha256(pcm16(waveform).tobytes()).hexdigest()
+
+
+def row_id(sound: str, text: str, answer: str | None, *place: str | int) -> str:
+    """Identity by content: the same samples (:func:`sound_digest`), text and answer have the same id wherever they lie.
+
+    ``place`` (suite, dialogue, turn) tells apart what is asked twice on purpose.
+    """
+    return sha256_json([sound, text, answer, *place])[:16]
 
 
 def held_out(keys: Iterable[str], share: float, seed: int) -> set[str]:

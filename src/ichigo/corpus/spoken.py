@@ -1,35 +1,67 @@
-"""The recipe's own sentences, spoken by synthetic voices.
+"""Sentences and worlds, spoken by synthetic voices.
 
-Train rows are every sentence by every train voice, ``takes`` times; test rows are every sentence by every held-out
-voice, once. So no voice is on both sides, while every sentence is on both: the question asked is whether the model
-understands a new voice, not whether it knows an answer that it was never told.
+*The recipe's own sentences* (:func:`speak_sentences`): train rows are every sentence by every train voice, ``takes``
+times; test rows are every sentence by every held-out voice, once. So no voice is on both sides, while every sentence is
+on both: the question asked is whether the model understands a new voice, not whether it knows an answer that it was
+never told. Speeds and pitches are drawn by a seeded hash of voice and sentence, so adding one of either changes no
+other row.
 
-Speeds and pitches are drawn by a seeded hash of voice and sentence, so adding one of either changes no other row.
+*A generated world* (:func:`speak_world`): voices are seven accents of English times some ninety variants. The held-out
+variants are heard in no accent before evaluation. A conversation is said by one voice at one speed and pitch.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 
-from ichigo.corpus.rows import Row, Split, row_id
+from ichigo.corpus.rows import Origin, Row, Split, row_id, sound_digest
+from ichigo.corpus.world import Conversation, World
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import Sentence, Voices
 from ichigo.speech.audio import SAMPLE_RATE, write_flac
-from ichigo.speech.synthesis import Request, Utterance, speak_all
+from ichigo.speech.synthesis import Phone, Request, Utterance, Word, speak_blocks, variants
 
 LICENSE = "synthetic (espeak-ng)"
+
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+WORLD_WORDS_PER_MINUTE = (150, 250)
+WORLD_PITCH = (15, 85)
+
+_NO_PERSON = frozenset(
+    {"Demonic", "UniRobot", "anikaRobot", "croak", "fast", "robosoft", "whisper", "whisperf"}
+    | {f"robosoft{number}" for number in range(2, 9)}
+)
+"""Robots, whispers, and a variant that changes the speed: 15 of 104."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Take:
-    sentence: Sentence
-    split: Split
+    """One utterance to be said, and all of its row that is known before."""
+
     request: Request
+    answer: str | None
+    split: Split
+    origin: Origin
+    topic: str = ""
+    suite: str = ""
+    dialogue: str = ""
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What becomes of an utterance in the process that spoke it."""
+
+    digest: str
+    seconds: float
+    flac: bytes
+    phones: tuple[Phone, ...]
+    words: tuple[Word, ...]
 
 
 def speak_sentences(sentences: Sequence[Sentence], voices: Voices, seed: int, processes: int) -> list[Row]:
@@ -39,9 +71,78 @@ def speak_sentences(sentences: Sequence[Sentence], voices: Voices, seed: int, pr
     pitches that espeak-ng does not have.
     """
     _check(sentences, voices)
-    takes = list(_takes(sentences, voices, seed))
-    utterances = speak_all([take.request for take in takes], processes)
-    return [_row(take, utterance) for take, utterance in zip(takes, utterances, strict=True)]
+    return list(_rows([[take] for take in _takes(sentences, voices, seed)], processes))
+
+
+def speak_world(world: World, processes: int) -> Iterator[Row]:
+    """The spoken rows of ``world``, voice by voice; the same world gives the same bytes, whatever ``processes``.
+
+    All that a voice says is one block of :func:`~ichigo.speech.synthesis.speak_blocks`, its training rows first. Raises
+    :class:`~ichigo.errors.DataError` if there are too few variants to hold out.
+    """
+    settings = world.settings
+    heard, unheard = (
+        [f"{accent}+{variant}" for accent, variant in product(ACCENTS, side)]
+        for side in world_variants(settings.held_out_voices, world.seed)
+    )
+    takes = _cast(world.spoken_training(settings.utterances), heard, "train", "", world.seed)
+    for suite, conversations in world.spoken_suites().items():
+        voices = heard if suite == "seen_voices" else unheard
+        takes += _cast(conversations, voices, "test", suite, world.seed)
+    blocks: dict[str, list[_Take]] = defaultdict(list)
+    for take in takes:
+        blocks[take.request.voice].append(take)
+    return _rows(list(blocks.values()), processes)
+
+
+def world_variants(held_out: int, seed: int) -> tuple[list[str], list[str]]:
+    """espeak-ng's variants of human kind for training, and ``held_out`` others, chosen by a seeded hash.
+
+    Variants of one name (``iven``, ``iven2`` …) share their formants and stay on one side.
+    """
+    families: dict[str, list[str]] = defaultdict(list)
+    for variant in sorted(variants() - _NO_PERSON):
+        families[_family(variant)].append(variant)
+    unheard: list[str] = []
+    for family in sorted(families, key=lambda family: sha256_json([seed, "voices", family])):
+        if len(unheard) + len(families[family]) <= held_out:
+            unheard += families.pop(family)
+    if len(unheard) < held_out or not families:
+        known = len(unheard) + sum(map(len, families.values()))
+        raise DataError(f"data.world.held_out_voices is {held_out}, espeak-ng has {known} variants; hold out fewer")
+    return [variant for family in families.values() for variant in family], unheard
+
+
+def _family(variant: str) -> str:
+    """``f1`` … ``m8`` are people of their own; the others' numbers count versions of one, and Max has a second name."""
+    name = variant.lower()
+    return name if len(name) < 3 else name.rstrip("0123456789").removeprefix("ricishay")
+
+
+def _cast(
+    conversations: Sequence[Conversation], voices: Sequence[str], split: Split, suite: str, seed: int
+) -> list[_Take]:
+    """The turns of all conversations, which are dealt out to the voices in a seeded order."""
+    rng = random.Random(sha256_json([seed, "cast", suite]))
+    takes: list[_Take] = []
+    said: set[Request] = set()
+    order = cycle(rng.sample(voices, len(voices)))
+    for number, (conversation, voice) in enumerate(zip(conversations, order, strict=False)):
+        dialogue = sha256_json([seed, suite, number])[:16] if len(conversation) > 1 else ""
+        requests = _new_requests([question.text for question in conversation], voice, said, rng)
+        for turn, (question, request) in enumerate(zip(conversation, requests, strict=True)):
+            takes.append(_Take(request, question.answer, split, "world", question.topic, suite, dialogue, turn))
+    return takes
+
+
+def _new_requests(texts: Sequence[str], voice: str, said: set[Request], rng: random.Random) -> list[Request]:
+    """The texts at one speed and pitch, at which this voice did not yet say any of them; they are added to ``said``."""
+    while True:
+        speed, pitch = rng.randint(*WORLD_WORDS_PER_MINUTE), rng.randint(*WORLD_PITCH)
+        requests = [Request(text, voice, speed, pitch) for text in texts]
+        if said.isdisjoint(requests):
+            said.update(requests)
+            return requests
 
 
 def _check(sentences: Sequence[Sentence], voices: Voices) -> None:
@@ -73,7 +174,7 @@ def _takes(sentences: Sequence[Sentence], voices: Voices, seed: int) -> Iterator
         for voice in names:
             for sentence in sentences:
                 for speed, pitch in _draw(sentence.text, voice, takes, voices, seed):
-                    yield _Take(sentence, split, Request(sentence.text, voice, speed, pitch))
+                    yield _Take(Request(sentence.text, voice, speed, pitch), sentence.answer, split, "spoken")
 
 
 def _draw(text: str, voice: str, takes: int, voices: Voices, seed: int) -> list[tuple[int, int]]:
@@ -86,18 +187,40 @@ def _inclusive(bounds: tuple[int, int]) -> range:
     return range(bounds[0], bounds[1] + 1)
 
 
-def _row(take: _Take, utterance: Utterance) -> Row:
-    sentence, request = take.sentence, take.request
+def _rows(blocks: Sequence[Sequence[_Take]], processes: int) -> Iterator[Row]:
+    requests = [[take.request for take in block] for block in blocks]
+    for block, sounds in zip(blocks, speak_blocks(requests, processes, _sound), strict=True):
+        yield from map(_row, block, sounds)
+
+
+def _sound(utterance: Utterance) -> _Sound:
+    return _Sound(
+        sound_digest(utterance.waveform),
+        utterance.waveform.size / SAMPLE_RATE,
+        write_flac(utterance.waveform),
+        utterance.phones,
+        utterance.words,
+    )
+
+
+def _row(take: _Take, sound: _Sound) -> Row:
+    request = take.request
+    place = (take.suite, take.dialogue, take.turn) if take.suite or take.dialogue else ()
     return Row(
-        id=row_id(utterance.waveform, sentence.text, sentence.answer),
-        text=sentence.text,
-        answer=sentence.answer,
+        id=row_id(sound.digest, request.text, take.answer, *place),
+        text=request.text,
+        answer=take.answer,
         speaker=request.voice,
         split=take.split,
         language=request.voice.partition("+")[0].partition("-")[0],  # "en-us+f2" speaks "en"
         license=LICENSE,
-        seconds=utterance.waveform.size / SAMPLE_RATE,
-        audio=write_flac(utterance.waveform),
-        origin="spoken",
-        phones=utterance.phones,
+        seconds=sound.seconds,
+        audio=sound.flac,
+        origin=take.origin,
+        phones=sound.phones,
+        words=sound.words,
+        topic=take.topic,
+        suite=take.suite,
+        dialogue=take.dialogue,
+        turn=take.turn,
     )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ichigo.corpus.rows import Origin, Row, Split
+from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND
 
 TOKENS_FILE = "tokens.parquet"
 
@@ -27,13 +28,22 @@ _SCHEMA = pa.schema(
         ("license", pa.string()),
         ("seconds", pa.float64()),
         ("origin", pa.string()),
+        ("topic", pa.string()),
+        ("suite", pa.string()),
+        ("dialogue", pa.string()),
+        ("turn", pa.int32()),
+        ("word_ends", pa.list_(pa.int32())),
     ]
 )
 
 
 @dataclass(frozen=True, eq=False)
 class TokenRow:
-    """One utterance: ``codes`` int16 (n,), 25 per second, codes 0..512; the other fields are those of its row."""
+    """One utterance: ``codes`` int16 (n,), 25 per second, codes 0..512; the other fields are those of its row.
+
+    ``word_ends[i]`` is how many sound tokens there are up to the end of word ``i`` of ``text.split()``, 0..n, never
+    falling; it is empty where nothing is known about the words' times.
+    """
 
     id: str
     codes: npt.NDArray[np.int16]
@@ -45,18 +55,37 @@ class TokenRow:
     license: str
     seconds: float
     origin: Origin
+    topic: str = ""
+    suite: str = ""
+    dialogue: str = ""
+    turn: int = 0
+    word_ends: tuple[int, ...] = ()
 
 
 def token_row(row: Row, codes: npt.NDArray[np.int16]) -> TokenRow:
     """The row with its sound tokens in place of its audio."""
     return TokenRow(
-        row.id, codes, row.text, row.answer, row.speaker, row.split, row.language, row.license, row.seconds, row.origin
+        id=row.id,
+        codes=codes,
+        text=row.text,
+        answer=row.answer,
+        speaker=row.speaker,
+        split=row.split,
+        language=row.language,
+        license=row.license,
+        seconds=row.seconds,
+        origin=row.origin,
+        topic=row.topic,
+        suite=row.suite,
+        dialogue=row.dialogue,
+        turn=row.turn,
+        word_ends=tuple(min(round(word.end_s * SOUND_TOKENS_PER_SECOND), len(codes)) for word in row.words),
     )
 
 
 def write_tokens(rows: Iterable[TokenRow], folder: Path) -> Path:
-    """Write ``folder/tokens.parquet``, rows by id; same rows, same bytes."""
-    ordered = sorted(rows, key=lambda row: row.id)
+    """Write ``folder/tokens.parquet``, the turns of a dialogue together, else by id; same rows, same bytes."""
+    ordered = sorted(rows, key=lambda row: (row.dialogue or row.id, row.turn, row.id))
     columns = {name: [getattr(row, name) for row in ordered] for name in _SCHEMA.names}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / TOKENS_FILE
@@ -67,4 +96,7 @@ def write_tokens(rows: Iterable[TokenRow], folder: Path) -> Path:
 def read_tokens(folder: Path) -> list[TokenRow]:
     """Read what :func:`write_tokens` wrote."""
     rows = pq.read_table(folder / TOKENS_FILE, schema=_SCHEMA).to_pylist()
-    return [TokenRow(**{**row, "codes": np.asarray(row["codes"], dtype=np.int16)}) for row in rows]
+    return [
+        TokenRow(**{**row, "codes": np.asarray(row["codes"], np.int16), "word_ends": tuple(row["word_ends"])})
+        for row in rows
+    ]
