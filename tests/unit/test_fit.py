@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ichigo.errors import TokenizerError
 from ichigo.recipe.schema import FitTokenizer
 from ichigo.speech.fit import UNLABELLED, Fit, MovingCodebook, Spoken, fit, frame_labels, rate
+from ichigo.speech.stream import Stream
 from ichigo.speech.synthesis import PAUSE, Phone
 from ichigo.speech.vq import WhisperVQ
 
@@ -34,7 +35,7 @@ def utterance(seed: int, phones: int = 8) -> Spoken:
     wave = 0.3 * np.concatenate(waves) + 0.01 * rng.standard_normal(lengths.sum())
     ends = np.cumsum(lengths) / 16_000
     timed = [Phone(e - n / 16_000, e, str(s)) for s, n, e in zip(symbols, lengths, ends, strict=True)]
-    return wave.astype(np.float32), timed
+    return Spoken(wave.astype(np.float32), timed)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +57,23 @@ def test_codes_tell_phones_apart(fitted: Fit) -> None:
     assert (report["utterances"], report["unlabelled"], report["phones"], report["steps"]) == (30, 0, 6, 60)
 
 
+def test_a_causal_fit_learns_as_much_and_streams() -> None:
+    causal = fit((utterance(seed) for seed in range(30)), settings(causal_block=4), seed=1)
+    assert causal.report["frame_accuracy_tokens"] > causal.report["majority_share"] + 0.3
+    assert causal.tokenizer.causal_block == 4
+    wave = utterance(200).waveform
+    stream = Stream(causal.tokenizer)
+    found = [stream.feed(wave[start : start + 999]) for start in range(0, wave.size, 999)]
+    assert np.concatenate([*found, stream.finish()]).tolist() == causal.tokenizer.encode([wave])[0].tolist()
+
+
 def test_tokens_alone_name_the_phones_of_new_utterances(corpus: list[Spoken], fitted: Fit) -> None:
     tokenizer = fitted.tokenizer
     classes = {symbol: index for index, symbol in enumerate([PAUSE, *TONES])}
 
     def tokens_and_phones(spoken: list[Spoken]) -> tuple[NDArray[Any], NDArray[Any]]:
-        tokens = tokenizer.encode([waveform for waveform, _ in spoken])
-        phones = [
-            frame_labels(timed, 2 * len(row), classes)[::2] for row, (_, timed) in zip(tokens, spoken, strict=True)
-        ]
+        tokens = tokenizer.encode([one.waveform for one in spoken])
+        phones = [frame_labels(one.phones, 2 * len(row), classes)[::2] for row, one in zip(tokens, spoken, strict=True)]
         return np.concatenate(tokens), torch.cat(phones).numpy()
 
     seen = np.zeros((tokenizer.codes, len(classes)))
@@ -90,8 +99,8 @@ def test_the_same_inputs_give_the_same_files(corpus: list[Spoken], tmp_path: Pat
     torch.manual_seed(99)
     second = fit(corpus, settings(steps=10), seed=3)
     assert first.report == second.report
-    first.tokenizer.save(tmp_path / "a")
-    second.tokenizer.save(tmp_path / "b")
+    first.save(tmp_path / "a")
+    second.save(tmp_path / "b")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
     assert fit(corpus, settings(steps=10), seed=4).tokenizer.identity() != first.tokenizer.identity()
@@ -102,7 +111,7 @@ def test_a_fitted_tokenizer_opens_as_it_was(corpus: list[Spoken], tmp_path: Path
     fitted.tokenizer.save(tmp_path)
     opened = WhisperVQ.open(tmp_path)
     assert opened.pad == "exact"
-    waveforms = [waveform for waveform, _ in corpus[:3]]
+    waveforms = [spoken.waveform for spoken in corpus[:3]]
     for ours, theirs in zip(opened.encode(waveforms), fitted.tokenizer.encode(waveforms), strict=True):
         assert ours.tolist() == theirs.tolist()
     json.dumps(fitted.report, allow_nan=False)
@@ -119,7 +128,7 @@ def test_codes_are_directions_and_the_mask_row_is_none(corpus: list[Spoken]) -> 
 
 
 def test_recordings_without_phones_shape_the_codebook_only(corpus: list[Spoken]) -> None:
-    recordings: list[Spoken] = [(utterance(seed)[0], None) for seed in range(100, 110)]
+    recordings = [Spoken(utterance(seed).waveform) for seed in range(100, 110)]
     mixed = fit([*corpus, *recordings], settings(steps=10), seed=6)
     assert mixed.report["unlabelled"] == 10
     assert np.isfinite(mixed.report["frame_accuracy_tokens"])
@@ -128,14 +137,14 @@ def test_recordings_without_phones_shape_the_codebook_only(corpus: list[Spoken])
 
 def test_utterances_above_30_s_are_learned_in_windows() -> None:
     long = utterance(7, phones=270)
-    assert long[0].size > 480_000
+    assert long.waveform.size > 480_000
     fit([long, utterance(8)], settings(steps=2, batch=1), seed=0)
 
 
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
-        (6, {"codes": 512}, r"has \d+ sound tokens to learn from, tokenizer.codes is 512"),
+        (10, {"codes": 512}, r"has \d+ sound tokens to learn from, tokenizer.codes is 512"),
         (1, {}, "1 utterances with phones"),
         (30, {"codebook_dim": 32}, "codebook_dim is 32"),
         (30, {"width": 33, "heads": 3}, "n_audio_state is 33"),
@@ -148,14 +157,14 @@ def test_a_fit_that_cannot_work_is_refused(corpus: list[Spoken], count: int, cha
 
 def test_damaged_audio_is_named(corpus: list[Spoken]) -> None:
     with pytest.raises(TokenizerError, match="audio 30: NaN"):
-        fit([*corpus, (np.full(16_000, np.nan, np.float32), None)], settings(), seed=0)
+        fit([*corpus, Spoken(np.full(16_000, np.nan, np.float32))], settings(), seed=0)
 
 
 def test_a_position_hears_the_phone_at_its_centre() -> None:
     classes = {PAUSE: 0, "a": 1, "b": 2}
     phones = [Phone(0.0, 0.05, "a"), Phone(0.05, 0.07, "b"), Phone(0.1, 9.0, "a")]  # a gap from 70 to 100 ms
     assert frame_labels(phones, 7, classes).tolist() == [1, 1, 1, 2, 0, 1, 1]
-    assert frame_labels(None, 3, classes).tolist() == [UNLABELLED] * 3
+    assert frame_labels((), 3, classes).tolist() == [UNLABELLED] * 3
 
 
 def unit(*degrees: float) -> torch.Tensor:

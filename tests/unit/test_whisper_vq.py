@@ -229,6 +229,7 @@ def test_save_and_open_keep_tokens_identity_and_every_tensor(tmp_path: Path, con
     assert description == {
         "kind": "whisper-vq",
         "pad": "exact",
+        "causal_block": 0,
         "codes": CODES + 1,
         "tokens_per_second": 25,
         "identity": tokenizer.identity(),
@@ -266,6 +267,39 @@ def test_identity_sees_every_weight_that_decides_tokens(tmp_path: Path, content:
     before = load(tmp_path, content).identity()
     content[0]["state_dict"][name].view(-1)[0] += 0.25
     assert load(tmp_path, content).identity() != before
+
+
+def test_an_encoder_may_be_given_as_an_object(tmp_path: Path, content: Any) -> None:
+    tokenizer = load(tmp_path, content)
+    encoder = WhisperEncoder.load(tmp_path / "medium.pt")
+    other = WhisperVQ.load(tmp_path / "vq.model", encoder, "exact")
+    assert other.encoder is encoder
+    assert other.identity() == tokenizer.identity()
+    assert_same(other.encode([sound(1, 11)]), tokenizer.encode([sound(1, 11)]))
+
+
+def test_tokens_survive_a_process_that_computes_carelessly(tmp_path: Path, content: Any) -> None:
+    tokenizer = load(tmp_path, content)
+    tokens = tokenizer.encode([sound(3, 12)])
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert_same(tokenizer.encode([sound(3, 12)]), tokens)
+        assert torch.get_float32_matmul_precision() == "medium", "the process keeps its own choice"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_float64_decides_between_codes_that_are_equally_near(tmp_path: Path, content: Any) -> None:
+    embed = content[0]["state_dict"]["rq.layers.0._codebook.embed"]
+    shorter, longer = embed[0, :12], embed[0, 12:24]
+    shorter.copy_(torch.nextafter(longer, torch.zeros(())))  # by the last bit of every number: never the nearest
+    embed[0, 24] = 0
+    tokenizer = load(tmp_path, content)
+    waveforms = [sound(3, seed) for seed in range(90, 100)]
+    assert min(row.min() for row in tokenizer.encode(waveforms)) >= 12
+    vectors = torch.stack([tokenizer.encoder(log_mel(waveform)[None])[0] for waveform in waveforms])
+    assert (tokenizer.bottleneck(vectors) < 12).any(), "float32 alone takes some of the shorter ones"
 
 
 def test_128_mel_bands(tmp_path: Path) -> None:

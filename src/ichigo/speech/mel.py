@@ -1,4 +1,8 @@
-"""Whisper's log-mel spectrogram, number for number (openai-whisper, ``audio.py``; filters of librosa, ``mel``)."""
+"""Whisper's log-mel spectrogram, number for number (openai-whisper, ``audio.py``; filters of librosa, ``mel``).
+
+:func:`log_mel` is Whisper's own and needs the whole recording, because its floor hangs on the loudest value.
+:class:`CausalMel` has the same frames and a floor that hangs on what was heard so far.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ichigo.errors import TokenizerError
+from ichigo.speech.codes import SAMPLES_PER_TOKEN, token_count
 
 N_FFT = 400
 HOP = 160
@@ -18,6 +23,8 @@ FRAMES_PER_WINDOW = 3000
 
 PAD_VALUE = -1.5
 """What whisperspeech pads a mel with; the clamp below allows values from ``max/4 - 1`` to ``max/4 + 1``."""
+
+_REACH = N_FFT // 2 - HOP  # samples of a frame beyond the hop that it opens
 
 _NYQUIST = 8000.0
 _HZ_PER_MEL = 200 / 3  # Slaney's scale is linear up to 1 kHz,
@@ -36,10 +43,68 @@ def log_mel(waveform: NDArray[np.float32], bands: int = 80) -> torch.Tensor:
     if waveform.size <= N_FFT // 2:
         raise TokenizerError(f"audio of {waveform.size} samples has no spectrum; at least {N_FFT // 2 + 1} are needed")
     samples = torch.from_numpy(np.array(waveform, dtype=np.float32, order="C"))  # a copy: the caller's may be read-only
-    spectrum = torch.stft(samples, N_FFT, HOP, window=torch.hann_window(N_FFT), return_complex=True)
-    power = spectrum[:, :-1].abs() ** 2
-    decades = torch.clamp(torch.from_numpy(filters(bands)) @ power, min=1e-10).log10()
-    return (torch.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0
+    decades = _decades(samples, bands, center=True)[:, :-1]
+    return _floored(decades, decades.max())
+
+
+class CausalMel:
+    """Log-mel of a recording while it is heard, in blocks of a fixed number of frames.
+
+    Frames are those of :func:`log_mel`, but a block's floor is 8 decades below the loudest value up to *its own end*.
+    The last frame of a block reaches 40 samples (2.5 ms) beyond it, so a block is ready that much later; at the end of
+    the recording those samples are mirrored, as Whisper does. Sums are in float64, the result is float32: the same
+    samples give the same bits however they are cut into pieces, and on other processors.
+    """
+
+    def __init__(self, bands: int, tokens: int) -> None:
+        """Blocks of ``tokens`` sound tokens, 4 frames each."""
+        self._bands, self._hop = bands, tokens * SAMPLES_PER_TOKEN
+        self._rest = np.empty(0, np.float32)  # from 200 samples before the next block on, once there was a block
+        self._mirrored = 0
+        self._loudest = torch.tensor(-torch.inf, dtype=torch.float64)
+
+    def feed(self, samples: NDArray[np.float32]) -> list[torch.Tensor]:
+        """Blocks ``(bands, frames)`` that ``samples`` (floating point, 16 kHz, any number) complete."""
+        self._rest = np.concatenate([self._rest, samples.astype(np.float32)])
+        blocks = []
+        while self._rest.size >= self._mirrored + self._hop + _REACH:
+            blocks.append(self._block(self._hop))
+        return blocks
+
+    def finish(self) -> list[torch.Tensor]:
+        """The last block, cut to whole tokens, or nothing if less than a token is left."""
+        whole = token_count(self._rest.size - self._mirrored) * SAMPLES_PER_TOKEN
+        return [self._block(whole)] if whole else []
+
+    def _block(self, samples: int) -> torch.Tensor:
+        """Takes ``samples`` from the rest."""
+        if not self._mirrored:
+            self._mirrored = N_FFT // 2
+            self._rest = np.pad(self._rest, (self._mirrored, 0), mode="reflect")
+        heard = self._rest[: self._mirrored + samples + _REACH]
+        heard = np.pad(heard, (0, self._mirrored + samples + _REACH - heard.size), mode="reflect")
+        self._rest = self._rest[samples:]
+        decades = _decades(torch.from_numpy(heard.astype(np.float64)), self._bands, center=False)
+        self._loudest = torch.maximum(self._loudest, decades.max())
+        return _floored(decades, self._loudest).float()
+
+
+def causal_log_mel(waveform: NDArray[np.float32], bands: int, tokens: int) -> torch.Tensor:
+    """What :class:`CausalMel` hears in a whole recording of at least one token: float32 ``(bands, frames)``."""
+    mel = CausalMel(bands, tokens)
+    return torch.cat([*mel.feed(waveform), *mel.finish()], dim=1)
+
+
+def _decades(samples: torch.Tensor, bands: int, center: bool) -> torch.Tensor:
+    """log10 of the power in each band, ``(bands, frames)``, in the precision of ``samples``."""
+    window = torch.hann_window(N_FFT, dtype=samples.dtype)
+    power = torch.stft(samples, N_FFT, HOP, window=window, center=center, return_complex=True).abs() ** 2
+    return torch.clamp(torch.from_numpy(filters(bands)).to(samples.dtype) @ power, min=1e-10).log10()
+
+
+def _floored(decades: torch.Tensor, loudest: torch.Tensor) -> torch.Tensor:
+    """Nothing more than 8 decades below ``loudest``, on Whisper's scale."""
+    return (torch.maximum(decades, loudest - 8.0) + 4.0) / 4.0
 
 
 def pad_frames(mel: torch.Tensor, frames: int) -> torch.Tensor:

@@ -12,14 +12,23 @@ A tokenizer is its weights *and* its pad mode; the same audio gives other tokens
 ``exact``
     the encoder hears whole tokens of the recording only, masked in a batch; about 20 times cheaper for short clips
 
+and its block: a *causal* tokenizer (``exact`` only) hears blocks of ``causal_block`` tokens, none of which depends on a
+later one, so that :mod:`ichigo.speech.stream` gives its tokens while somebody speaks.
+
+``exact`` promises the same tokens in any batch, in any stream and on any device. float32 sums differ in their last bits
+there, which decides between two codes that are equally near; so where the best two cosines are closer than
+:data:`NEAR`, float64 decides.
+
 Nothing here trains or moves a codebook; :mod:`ichigo.speech.fit` does.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,13 +41,16 @@ from torch import Tensor, nn
 from ichigo.errors import TokenizerError
 from ichigo.hashing import canonical_json, sha256_json
 from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND, WINDOW_SAMPLES, token_count
-from ichigo.speech.mel import FRAMES_PER_WINDOW, log_mel, pad_frames
+from ichigo.speech.mel import FRAMES_PER_WINDOW, causal_log_mel, log_mel, pad_frames
 from ichigo.speech.weights import digests, fill, positive_int, read_weights, require, section
 from ichigo.speech.whisper import WhisperEncoder
 
 Pad = Literal["whisper30", "exact"]
 
 FRAMES_PER_TOKEN = 4
+NEAR = 2e-5
+"""Cosines closer than this are a tie."""
+
 MODEL_FILE, WHISPER_FILE, DESCRIPTION_FILE = "whisper-vq.model", "whisper.pt", "tokenizer.json"
 
 _CONFIG = {"q_depth": 1, "use_cosine_sim": True, "downsample": 2}
@@ -70,9 +82,13 @@ class Bottleneck(nn.Module):
         pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1]).mean(2)
         return F.normalize(self.project_in(pairs + self.mlp(self.mlp_ln(pairs))), dim=-1)
 
+    def cosines(self, vectors: Tensor) -> Tensor:
+        """50 Hz ``(batch, 2 n, width)`` -> ``(batch, n, codes + 1)``; rows are compared as the file stores them."""
+        return self.directions(vectors) @ self.codebook.T
+
     def forward(self, vectors: Tensor) -> Tensor:
-        """50 Hz ``(batch, 2 n, width)`` -> codes int64 ``(batch, n)``; rows are compared as the file stores them."""
-        return (self.directions(vectors) @ self.codebook.T).argmax(-1)
+        """50 Hz ``(batch, 2 n, width)`` -> codes int64 ``(batch, n)``."""
+        return self.cosines(vectors).argmax(-1)
 
 
 @dataclass(eq=False)
@@ -89,42 +105,55 @@ class WhisperVQ:
     config: dict[str, Any]
     tunables: dict[str, Any]
     decoding: dict[str, Tensor]
+    _double: tuple[WhisperEncoder, Bottleneck] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.pad not in get_args(Pad):
             raise TokenizerError(f"pad is {self.pad!r}; 'whisper30' and 'exact' are supported")
+        if self.causal_block and self.pad != "exact":
+            raise TokenizerError(f"pad is {self.pad!r}, but the encoder hears in blocks; that needs 'exact'")
         self.encoder.requires_grad_(False).eval()
         self.bottleneck.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, model: Path, whisper: Path, pad: Pad) -> WhisperVQ:
-        """Reads whisperspeech's ``.model`` file and OpenAI's ``.pt`` file; never downloads.
+    def load(cls, model: Path, whisper: Path | WhisperEncoder, pad: Pad) -> WhisperVQ:
+        """Reads whisperspeech's ``.model`` file and OpenAI's ``.pt`` file, or takes an encoder; never downloads.
 
-        Raises :class:`TokenizerError` for an unsafe, damaged or incomplete file, and for a geometry that is not one
-        codebook with cosine similarity and a mask row over the mean of two vectors.
+        An encoder given as an object is used as it is and frozen. Raises :class:`TokenizerError` for an unsafe, damaged
+        or incomplete file, and for a geometry that is not one codebook with cosine similarity and a mask row over the
+        mean of two vectors.
         """
         content, source = read_weights(model), str(model)
         config = section(content, "config", source)
         tunables = section(content, "tunables", source) if "tunables" in content else {}
         _check_geometry(config, tunables, source)
-        encoder = WhisperEncoder.load(whisper)
+        encoder = whisper if isinstance(whisper, WhisperEncoder) else WhisperEncoder.load(whisper)
         bottleneck = _empty_bottleneck(config, encoder.dims.n_audio_state, source)
         tensors = _one_spelling(section(content, "state_dict", source))
         fill(bottleneck, _encoding(tensors), source)
         decoding = {name: value for name, value in tensors.items() if name not in _ENCODE_TENSORS.values()}
+        bottleneck.to(encoder.conv1.weight.device)
         return cls(encoder, bottleneck, pad, config, tunables, decoding)
 
     @classmethod
     def open(cls, folder: Path) -> WhisperVQ:
-        """Reads what :meth:`save` wrote; raises :class:`TokenizerError` if weights or pad mode were changed since."""
-        description = _read_description(folder / DESCRIPTION_FILE)
-        tokenizer = cls.load(folder / MODEL_FILE, folder / WHISPER_FILE, description.get("pad"))  # type: ignore[arg-type]
+        """Reads what :meth:`save` wrote; raises :class:`TokenizerError` if anything that decides tokens was changed."""
+        description = read_description(folder / DESCRIPTION_FILE)
+        encoder = WhisperEncoder.load(folder / WHISPER_FILE, description.get("causal_block", 0))
+        tokenizer = cls.load(folder / MODEL_FILE, encoder, description.get("pad"))  # type: ignore[arg-type]
         if description.get("identity") != (found := tokenizer.identity()):
             raise TokenizerError(
-                f"{folder / DESCRIPTION_FILE}: identity is {description.get('identity')}, the weights and pad mode "
-                f"here have {found}; restore the folder or make the tokenizer again"
+                f"{folder / DESCRIPTION_FILE}: identity is {description.get('identity')}, the weights, pad mode and "
+                f"block here have {found}; restore the folder or make the tokenizer again"
             )
         return tokenizer
+
+    def to(self, device: str | torch.device) -> WhisperVQ:
+        """This tokenizer, from now on computing on ``device``; tokens stay the same (``exact``) or nearly so."""
+        self.encoder.to(device)
+        self.bottleneck.to(device)
+        self._double = None
+        return self
 
     def save(self, folder: Path) -> None:
         """Writes ``whisper-vq.model``, ``whisper.pt`` and ``tokenizer.json`` into ``folder``.
@@ -149,13 +178,24 @@ class WhisperVQ:
         """Different tokens that :meth:`encode` can give: the codes and the mask row, 513 in the published weights."""
         return self.bottleneck.codebook.shape[0]
 
+    @property
+    def causal_block(self) -> int:
+        """Sound tokens per block; 0 for a tokenizer that hears the whole recording."""
+        return self.encoder.causal_block
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes; mels are made on the CPU."""
+        return self.encoder.conv1.weight.device
+
     def identity(self) -> str:
-        """SHA-256 over the pad mode, the geometry and the weights that decide tokens, as float32 values.
+        """SHA-256 over pad mode, block, geometry and the weights that decide tokens, as float32 values.
 
         It does not change with the spelling, precision on disk or pickle bytes of the files.
         """
         parts = {
             "pad": self.pad,
+            "causal_block": self.causal_block,
             "dims": asdict(self.encoder.dims),
             "encoder": digests(self.encoder),
             "bottleneck": digests(self.bottleneck),
@@ -167,8 +207,8 @@ class WhisperVQ:
 
         Each waveform is floating point ``(samples,)``, 16 kHz, mono, in [-1, 1]. Audio of more than 30 s is heard in
         windows of 30 s, each on its own (its tokens are those of its windows in a row); less than 40 ms give no token.
-        ``batch`` windows of similar length go through the encoder together. That does not change tokens, but for the
-        last bits of float32 sums where two codes are equally near.
+        ``batch`` windows of similar length go through the encoder together. With ``exact`` that never changes a token;
+        with ``whisper30`` only where two codes are equally near.
 
         Raises :class:`TokenizerError` for audio that is empty, not one-dimensional, not floating point or not finite.
         """
@@ -177,35 +217,72 @@ class WhisperVQ:
         pieces = [(index, window) for index, waveform in enumerate(waveforms) for window in windows(waveform)]
         by_length = sorted(range(len(pieces)), key=lambda piece: -pieces[piece][1].size)
         tokens: dict[int, NDArray[np.int16]] = {}
-        for start in range(0, len(by_length), batch):
-            chosen = by_length[start : start + batch]
-            tokens.update(zip(chosen, self._encode_windows([pieces[piece][1] for piece in chosen]), strict=True))
+        with full_precision(self.device):
+            for start in range(0, len(by_length), batch):
+                chosen = by_length[start : start + batch]
+                tokens.update(zip(chosen, self._encode_windows([pieces[piece][1] for piece in chosen]), strict=True))
         found: list[list[NDArray[np.int16]]] = [[np.empty(0, np.int16)] for _ in waveforms]
         for piece, (index, _) in enumerate(pieces):
             found[index].append(tokens[piece])
         return [np.concatenate(parts) for parts in found]
 
-    @torch.inference_mode()
     def _encode_windows(self, pieces: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int16]]:
         """Tokens of windows of 40 ms to 30 s, one batch."""
-        mels = [log_mel(piece, self.encoder.dims.n_mels) for piece in pieces]
-        counts = [mel.shape[-1] // FRAMES_PER_TOKEN for mel in mels]
+        mels = [window_mel(piece, self.encoder.dims.n_mels, self.causal_block) for piece in pieces]
+        counts = [token_count(piece.size) for piece in pieces]
         if self.pad == "exact":
-            vectors = self.encoder(*exact_batch(mels))
+            batch, lengths = exact_batch(mels)
+            vectors = self.encoder(batch.to(self.device), lengths.to(self.device))
         else:
-            vectors = self.encoder(torch.stack([pad_frames(mel, FRAMES_PER_WINDOW) for mel in mels]))
-        codes = self.bottleneck(vectors[:, : 2 * max(counts)]).to(torch.int16).numpy()
-        return [row[:count] for row, count in zip(codes, counts, strict=True)]
+            batch = torch.stack([pad_frames(mel, FRAMES_PER_WINDOW) for mel in mels])
+            vectors = self.encoder(batch.to(self.device))
+        cosines = self.bottleneck.cosines(vectors[:, : 2 * max(counts)])
+        best = cosines.topk(2, dim=-1).values
+        tied = (best[..., 0] - best[..., 1] < NEAR).cpu().numpy()
+        codes = cosines.argmax(-1).cpu().numpy().astype(np.int16)
+        return [
+            self._settled(row[:count], tie[:count], mel) if self.pad == "exact" and tie[:count].any() else row[:count]
+            for row, tie, count, mel in zip(codes, tied, counts, mels, strict=True)
+        ]
+
+    def _settled(self, codes: NDArray[np.int16], tied: NDArray[np.bool_], mel: Tensor) -> NDArray[np.int16]:
+        """``codes`` ``(n,)`` of the window ``mel``, with float64's where ``tied``."""
+        encoder, bottleneck = self.in_double()
+        whole = mel[None, :, : FRAMES_PER_TOKEN * len(codes)].to(encoder.conv1.weight)
+        return np.where(tied, bottleneck(encoder(whole))[0].cpu().numpy(), codes).astype(np.int16)
+
+    def in_double(self) -> tuple[WhisperEncoder, Bottleneck]:
+        """float64 copies of what decides tokens, made when first needed."""
+        if self._double is None:
+            self._double = copy.deepcopy(self.encoder).double(), copy.deepcopy(self.bottleneck).double()
+        return self._double
 
     def _description(self) -> dict[str, Any]:
         """What ``tokenizer.json`` tells rooms that do not import torch."""
         return {
             "kind": "whisper-vq",
             "pad": self.pad,
+            "causal_block": self.causal_block,
             "codes": self.codes,
             "tokens_per_second": SOUND_TOKENS_PER_SECOND,
             "identity": self.identity(),
         }
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inference in float32 that is float32: no TF32, bfloat16 or autocast, whatever the process around has chosen."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+            for place in {"cpu", device.type}:
+                stack.enter_context(torch.autocast(place, enabled=False))
+            yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def windows(waveform: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -214,6 +291,11 @@ def windows(waveform: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         piece = waveform[start : start + WINDOW_SAMPLES]
         if token_count(piece.size):
             yield piece
+
+
+def window_mel(window: NDArray[np.float32], bands: int, causal_block: int) -> Tensor:
+    """The log-mel that an encoder hears of a window of 40 ms to 30 s, ``(bands, frames)``, on the CPU."""
+    return causal_log_mel(window, bands, causal_block) if causal_block else log_mel(window, bands)
 
 
 def exact_batch(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -237,10 +319,10 @@ def check_audio(waveform: NDArray[Any], index: int) -> None:
 
 def _check_geometry(config: Mapping[str, Any], tunables: Mapping[str, Any], source: str) -> None:
     """Refuses a bottleneck that :class:`Bottleneck` would compute differently."""
-    for field, supported in _CONFIG.items():
-        require(config.get(field), supported, f"config.{field}", source)
-    for field, supported in _TUNABLES.items():
-        require(tunables.get(field, _OLD_DEFAULT), supported, f"tunables.{field}", source)
+    for name, supported in _CONFIG.items():
+        require(config.get(name), supported, f"config.{name}", source)
+    for name, supported in _TUNABLES.items():
+        require(tunables.get(name, _OLD_DEFAULT), supported, f"tunables.{name}", source)
 
 
 def _empty_bottleneck(config: Mapping[str, Any], width: int, source: str) -> Bottleneck:
@@ -274,7 +356,7 @@ def _encoding(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
     """``tokenizer.json`` of a saved tokenizer."""
     try:
         description = json.loads(path.read_bytes())

@@ -2,6 +2,11 @@
 
 A ``.pt`` is ``{dims, model_state_dict}``; only the tensors under ``encoder.`` are read. Published files are float16;
 everything here computes in float32, as ``whisper.load_model`` does.
+
+The same tensors can also hear block by block: a *causal* encoder's vectors of one block depend on that block and those
+before it. Attention sees them and nothing later (as GLM-4-Voice's tokenizer does), and the first convolution hears
+zeros behind a block's last frame, as behind the end of a recording; the second, of stride 2, does not reach that far.
+Whether an encoder is causal is not in its tensors but part of what a tokenizer is.
 """
 
 from __future__ import annotations
@@ -52,6 +57,35 @@ class Dims:
         return dims
 
 
+class Past:
+    """Keys and values ``(1, heads, positions, head_width)`` of what one attention has heard."""
+
+    def __init__(self) -> None:
+        self._heard: tuple[Tensor, Tensor] | None = None
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values, these last."""
+        if self._heard is not None:
+            key, value = (torch.cat(pair, dim=2) for pair in zip(self._heard, (key, value), strict=True))
+        self._heard = key, value
+        return key, value
+
+
+class Heard:
+    """What a causal encoder keeps of the blocks of one window: 102 kB a second and layer at width 128 in float64.
+
+    ``mel`` and ``conv`` are the last frame of each convolution's input, ``(1, channels, 1)``.
+    """
+
+    def __init__(self, encoder: WhisperEncoder) -> None:
+        """Nothing heard yet; in the precision and on the device of ``encoder``."""
+        weight = encoder.conv1.weight
+        self.positions = 0
+        self.mel = weight.new_zeros(1, encoder.dims.n_mels, 1)
+        self.conv = weight.new_zeros(1, encoder.dims.n_audio_state, 1)
+        self.past = [Past() for _ in range(encoder.dims.n_audio_layer)]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; the key has no bias, as in Whisper."""
 
@@ -63,11 +97,13 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``x`` ``(batch, positions, width)``; ``mask``: see :func:`visible`."""
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+        """``x`` ``(batch, positions, width)``; ``mask``: see :func:`visible`; ``past`` precedes ``x`` and grows."""
         query, key, value = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
+        if past is not None:
+            key, value = past.extend(key, value)
         heard = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed: Tensor = self.out(heard.transpose(1, 2).flatten(2))
         return mixed
@@ -83,19 +119,22 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.mlp_ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
         """``x`` ``(batch, positions, width)`` -> the same shape."""
-        x = x + self.attn(self.attn_ln(x), mask)
+        x = x + self.attn(self.attn_ln(x), mask, past)
         out: Tensor = x + self.mlp(self.mlp_ln(x))
         return out
 
 
 class WhisperEncoder(nn.Module):
-    """Mel in, one vector per 20 ms out."""
+    """Mel in, one vector per 20 ms out.
 
-    def __init__(self, dims: Dims) -> None:
+    ``causal_block``: sound tokens (2 positions, 4 frames) per block of a causal encoder; 0 hears the whole recording.
+    """
+
+    def __init__(self, dims: Dims, causal_block: int = 0) -> None:
         super().__init__()
-        self.dims = dims
+        self.dims, self.causal_block = dims, causal_block
         width = dims.n_audio_state
         self.conv1 = nn.Conv1d(dims.n_mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
@@ -113,16 +152,47 @@ class WhisperEncoder(nn.Module):
         """
         if lengths is not None:
             mel = mel * before(lengths, mel.shape[-1])[:, None]
-        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = F.gelu(self.conv2(F.gelu(self._first_convolution(mel)))).transpose(1, 2)
         x = x + self.positional_embedding[: x.shape[1]]  # type: ignore[index]
-        mask = None if lengths is None else visible(lengths // 2, x.shape[1])
+        mask = None
+        if lengths is not None or self.causal_block:
+            lengths = torch.full((len(x),), 2 * x.shape[1], device=x.device) if lengths is None else lengths
+            mask = visible(lengths // 2, x.shape[1], 2 * self.causal_block)
         for block in self.blocks:
             x = block(x, mask)
         out: Tensor = self.ln_post(x)
         return out
 
+    def hear(self, mel: Tensor, heard: Heard) -> Tensor:
+        """The next block of a causal encoder: ``(n_mels, frames)`` -> ``(frames // 2, width)``; ``heard`` grows by it.
+
+        ``frames`` is ``4 causal_block``, or fewer for the window's last block. The vectors are those that
+        :meth:`forward` gives for the whole window, up to the last bits of float32 sums.
+        """
+        frames = torch.cat([heard.mel, mel[None], torch.zeros_like(heard.mel)], dim=2)
+        first = F.gelu(F.conv1d(frames, self.conv1.weight, self.conv1.bias))
+        second = F.conv1d(torch.cat([heard.conv, first], dim=2), self.conv2.weight, self.conv2.bias, stride=2)
+        x = F.gelu(second).transpose(1, 2)
+        x = x + self.positional_embedding[heard.positions : heard.positions + x.shape[1]]  # type: ignore[index]
+        heard.mel, heard.conv, heard.positions = mel[None, :, -1:], first[..., -1:], heard.positions + x.shape[1]
+        for block, past in zip(self.blocks, heard.past, strict=True):
+            x = block(x, None, past)
+        out: Tensor = self.ln_post(x)[0]
+        return out
+
+    def _first_convolution(self, mel: Tensor) -> Tensor:
+        """``(batch, n_mels, frames)`` -> ``(batch, width, frames)``; zeros lie behind every block."""
+        if not self.causal_block:
+            out: Tensor = self.conv1(mel)
+            return out
+        size = 4 * self.causal_block
+        blocks = F.pad(mel, (1, -mel.shape[-1] % size)).unfold(2, size + 1, size)  # each with the frame before it
+        blocks = F.pad(blocks, (0, 1)).transpose(1, 2)
+        found = F.conv1d(blocks.flatten(0, 1), self.conv1.weight, self.conv1.bias)
+        return found.reshape(*blocks.shape[:2], -1, size).transpose(1, 2).flatten(2)[..., : mel.shape[-1]]
+
     @classmethod
-    def load(cls, path: Path) -> WhisperEncoder:
+    def load(cls, path: Path, causal_block: int = 0) -> WhisperEncoder:
         """The encoder of OpenAI's ``.pt`` file ``path``, in eval mode, on the CPU.
 
         Raises :class:`TokenizerError` for an unsafe, damaged or incomplete file and for unknown dimensions.
@@ -134,7 +204,7 @@ class WhisperEncoder(nn.Module):
         if dims.n_audio_layer > len(own):
             raise TokenizerError(f"{path}: dims: n_audio_layer is {dims.n_audio_layer}, the file has fewer tensors")
         with torch.device("meta"):
-            encoder = cls(dims)
+            encoder = cls(dims, causal_block)
         fill(encoder, own, str(path))
         return encoder
 
@@ -148,12 +218,17 @@ class WhisperEncoder(nn.Module):
         torch.save({"dims": dims, "model_state_dict": tensors | _empty_decoder()}, path)
 
 
-def visible(lengths: Tensor, positions: int) -> Tensor:
+def visible(lengths: Tensor, positions: int, block: int = 0) -> Tensor:
     """Who attends to whom: bool ``(batch, 1, 1 or positions, positions)``, True where a query may see a key.
 
-    Every position of an item sees every position before the item's length.
+    Every position of an item sees every position before the item's length; with ``block`` (in positions), only those
+    of its own block and of earlier ones.
     """
-    return before(lengths, positions)[:, None, None, :]
+    inside = before(lengths, positions)[:, None, None, :]
+    if not block:
+        return inside
+    number = torch.arange(positions, device=lengths.device) // block
+    return inside & (number[None, :] <= number[:, None])
 
 
 def before(lengths: Tensor, size: int) -> Tensor:

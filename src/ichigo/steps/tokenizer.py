@@ -26,13 +26,13 @@ def _fitted(step: Step, settings: FitTokenizer | ImportTokenizer, corpus: Artifa
     def build(draft: Draft) -> None:
         from ichigo.corpus.shards import read_shard
         from ichigo.speech.audio import read_audio
-        from ichigo.speech.fit import fit
+        from ichigo.speech.fit import Spoken, fit
 
         with tempfile.TemporaryDirectory() as folder:
             rows = [row for row in read_shard(corpus.fetch(Path(folder), "shard-")) if row.split == "train"]
-        utterances = [(read_audio(row.audio, row.id), row.phones or None) for row in rows]
+        utterances = (Spoken(read_audio(row.audio, row.id), row.phones, row.words) for row in rows)
         result = fit(utterances, settings, step.recipe.seed)
-        result.tokenizer.save(draft.folder)
+        result.save(draft.folder)
         draft.facts.update(result.report)
 
     return step.artifact(
