@@ -9,10 +9,11 @@ from components import IMAGES, component
 def expand(
     run: str,
     base: dsl.Input[dsl.Model],
+    tokenizer: dsl.Input[dsl.Model],
     contract: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
 ):
     """The base model with the contract's vocabulary."""
     from ichigo.steps import expand as step
 
-    step.main(run, base=base.path, contract=contract.path, model=model.path)
+    step.main(run, base=base.path, tokenizer=tokenizer.path, contract=contract.path, model=model.path)

@@ -9,11 +9,13 @@ from components import IMAGES, component
 def mix(
     run: str,
     tokens: dsl.Input[list[dsl.Dataset]],
+    corpus: dsl.Input[dsl.Dataset],
     base: dsl.Input[dsl.Model],
     contract: dsl.Input[dsl.Artifact],
     data: dsl.Output[dsl.Dataset],
 ):
-    """``tokens`` holds every shard."""
+    """``tokens`` holds every shard; ``corpus`` has the written rows."""
     from ichigo.steps import mix as step
 
-    step.main(run, [one.path for one in tokens], base=base.path, contract=contract.path, data=data.path)
+    tokens = [one.path for one in tokens]
+    step.main(run, tokens, corpus=corpus.path, base=base.path, contract=contract.path, data=data.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from ichigo.errors import ContractError, DataError, ModelError
 from ichigo.hashing import sha256_file
-from ichigo.language.contract import SPECIAL_TOKENS, TokenContract, contract_for
+from ichigo.language.contract import SOUND_TOKENS, SPECIAL_TOKENS, TokenContract, contract_for
 
 LLAMA_SPECIALS = {
     128000: "<|begin_of_text|>",
@@ -69,9 +70,44 @@ def test_a_base_without_one_special_token_is_refused_by_its_name(tmp_path: Path,
         contract_for(base, "vq")
 
 
-def test_an_already_expanded_base_is_refused(tmp_path: Path) -> None:
-    base = write_base(tmp_path / "base", 10, [*SPECIAL_TOKENS.values(), "<|sound_start|>"], 17)
-    with pytest.raises(ModelError, match="already has"):
+def test_a_published_ichigo_is_adopted_with_its_ids(tmp_path: Path) -> None:
+    specials = [LLAMA_SPECIALS.get(token, f"<|reserved_{token}|>") for token in range(128_000, 128_256)]
+    text_model = contract_for(write_base(tmp_path / "llama", 128_000, specials, 128_256), "whispervq:abc")
+    published = write_base(tmp_path / "ichigo", 128_000, [*specials, *SOUND_TOKENS], 128_771)
+
+    contract = contract_for(published, "whispervq:abc")
+
+    assert contract == replace(text_model, text_tokenizer=sha256_file(published / "tokenizer.json"))
+    assert (contract.text_vocabulary, contract.first_sound, contract.vocabulary) == (128_256, 128_258, 128_771)
+
+
+def test_an_adopted_base_keeps_surplus_rows_and_tokens_after_the_sound_tokens(tmp_path: Path) -> None:
+    names = [*SPECIAL_TOKENS.values(), *SOUND_TOKENS, "<|duration_02|>"]
+    contract = contract_for(write_base(tmp_path / "base", 10, names, 1024), "vq")
+    assert (contract.sound_start, contract.vocabulary) == (16, 1024)
+
+
+SWAPPED = [*SOUND_TOKENS[1::-1], *SOUND_TOKENS[2:]]
+
+
+@pytest.mark.parametrize(
+    ("names", "faults"),
+    [
+        (["<|sound_start|>"], "from id 16 on: no <|sound_end|>, no <|sound_0000|>, no <|sound_0001|> and 511 more;"),
+        (SOUND_TOKENS[:-1], "from id 16 on: no <|sound_0512|>;"),
+        (SOUND_TOKENS[1:], "from id 16 on: no <|sound_start|>, <|sound_end|> has id 16 instead of 17"),
+        (SWAPPED, "from id 17 on: <|sound_end|> has id 16 instead of 18, <|sound_0000|> has id 18 instead of 19,"),
+        (
+            [*SOUND_TOKENS[:2], "<|mute|>", *SOUND_TOKENS[2:]],
+            "from id 16 on: <|sound_0000|> has id 19 instead of 18, <|sound_0001|> has id 20 instead of 19,",
+        ),
+        ([*SOUND_TOKENS, "<|sound_0513|>"], "from id 16 on: <|sound_0513|> is none of them;"),
+    ],
+    ids=["one", "all but the last", "all but the first", "swapped", "a gap", "one too many"],
+)
+def test_another_expansion_is_refused_and_says_where_it_differs(tmp_path: Path, names: list[str], faults: str) -> None:
+    base = write_base(tmp_path / "base", 10, [*SPECIAL_TOKENS.values(), *names], 16 + len(names))
+    with pytest.raises(ModelError, match=re.escape(faults)):
         contract_for(base, "vq")
 
 

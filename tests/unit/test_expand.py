@@ -6,16 +6,17 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from ichigo.errors import ContractError
+from ichigo.errors import ContractError, ModelError
 from ichigo.language.base import init_base
 from ichigo.language.checkpoint import load_model, open_llama
-from ichigo.language.contract import TokenContract, contract_for
+from ichigo.language.contract import SOUND_TOKENS, TokenContract, contract_for
 from ichigo.language.expand import expand
 from ichigo.language.layouts import Layouts, Sample, Turn
 from ichigo.recipe.schema import Expand, InitBase
@@ -80,6 +81,97 @@ def test_noise_is_measured_in_standard_deviations_of_the_old_rows(
     assert standardised.mean() == pytest.approx(0, abs=0.03)  # 8,240 values: standard error 0.0055
     np.testing.assert_allclose(standardised.std(axis=0), 0.5, rtol=0.2)  # of 515 values each: 3 %
     assert len(np.unique(new, axis=0)) == 515
+
+
+def codebook(codes: int = 512) -> npt.NDArray[np.float32]:
+    """Unit vectors in neighbourhoods of eight, as a codebook of cosine similarity has, and the row for padding."""
+    generator = np.random.default_rng(0)
+    centres = np.repeat(generator.normal(size=(-(-codes // 8), 64)), 8, axis=0)[:codes]
+    vectors = centres + 0.5 * generator.normal(size=(codes, 64))
+    return np.concatenate([vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.zeros((1, 64))]).astype("f4")
+
+
+def distances(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Between every two rows."""
+    wide = vectors.astype(np.float64)
+    lengths = np.square(wide).sum(1)
+    squares = lengths[:, None] + lengths[None] - 2 * wide @ wide.T
+    found: npt.NDArray[np.float64] = np.sqrt(squares[np.triu_indices(len(wide), 1)].clip(0))
+    return found
+
+
+@pytest.mark.parametrize(("width", "correlation"), [(128, 0.99), (16, 0.4)])  # of 64 dimensions, 16 columns lose most
+def test_codes_that_are_near_in_the_codebook_start_near(tmp_path: Path, width: int, correlation: float) -> None:
+    init_base(TEXTS, SETTINGS.model_copy(update={"width": width}), 7, tmp_path / "base")
+    vectors, contract = codebook(), contract_for(tmp_path / "base", "vq")
+    expand(tmp_path / "base", contract, Expand(init="codebook"), 3, tmp_path / "expanded", vectors)
+    new = rows(tmp_path / "expanded")[NEW][2:514]
+    assert np.corrcoef(distances(new), distances(vectors[:512]))[0, 1] > correlation
+    neighbours = np.linalg.norm(new[::8] - new[1::8], axis=1)  # the first two of each neighbourhood
+    assert neighbours.mean() < 0.7 * distances(new).mean()
+
+
+def test_codebook_rows_have_the_mean_and_the_spread_of_the_old_rows(
+    base: Path, contract: TokenContract, tmp_path: Path
+) -> None:
+    expand(base, contract, Expand(init="codebook"), 3, tmp_path, codebook())
+    standardised = (rows(tmp_path)[NEW] - rows(base).mean(axis=0)) / rows(base).std(axis=0)
+    np.testing.assert_allclose(standardised[2:].mean(axis=0), 0, atol=1e-4)
+    assert np.square(standardised[2:]).mean() == pytest.approx(1, rel=1e-4)
+    assert len(np.unique(standardised, axis=0)) == 515  # both borders as well
+
+
+def test_codes_that_a_small_tokenizer_lacks_start_as_noise(base: Path, contract: TokenContract, tmp_path: Path) -> None:
+    expand(base, contract, Expand(init="codebook"), 3, tmp_path, codebook(64))
+    standardised = (rows(tmp_path)[NEW] - rows(base).mean(axis=0)) / rows(base).std(axis=0)
+    assert standardised[2 + 65 :].std() == pytest.approx(1, abs=0.05)  # 7,168 values: standard error 0.008
+    assert len(np.unique(standardised, axis=0)) == 515
+
+
+@pytest.mark.parametrize("vectors", [None, codebook()[:1], codebook(513)], ids=["none", "one row", "514 rows"])
+def test_without_a_fitting_codebook_nothing_is_written(
+    base: Path, contract: TokenContract, tmp_path: Path, vectors: npt.NDArray[np.float32] | None
+) -> None:
+    with pytest.raises(ModelError, match="a codebook of 2 to 513 rows, found"):
+        expand(base, contract, Expand(init="codebook"), 3, tmp_path / "expanded", vectors)
+    assert not (tmp_path / "expanded").exists()
+
+
+@pytest.mark.parametrize("init", ["mean", "mean_noise", "codebook"])
+def test_a_published_ichigo_keeps_every_weight(
+    base: Path, expanded: Path, contract: TokenContract, tmp_path: Path, init: Literal["mean", "mean_noise", "codebook"]
+) -> None:
+    published = Path(shutil.copytree(expanded, tmp_path / "published"))
+    (published / "contract.json").unlink()
+    adopted = contract_for(published, contract.speech_tokenizer)
+
+    expand(published, adopted, Expand(init=init), 9, tmp_path / "adopted", codebook())
+
+    before, after = load_file(published / "model.safetensors"), load_file(tmp_path / "adopted" / "model.safetensors")
+    assert {name: value.tobytes() for name, value in before.items()} == {
+        name: value.tobytes() for name, value in after.items()
+    }
+    assert replace(adopted, text_tokenizer=contract.text_tokenizer) == contract
+    assert load_model(tmp_path / "adopted", adopted).config.vocab_size == 835
+
+
+def test_a_published_ichigo_whose_sound_tokens_are_words_gets_them_as_special_ones(
+    base: Path, expanded: Path, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    published = Path(shutil.copytree(expanded, tmp_path / "published"))
+    (published / "contract.json").unlink()
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.add_tokens(list(SOUND_TOKENS))
+    tokenizer.save(str(published / "tokenizer.json"))
+    adopted = contract_for(published, "vq")
+
+    expand(published, adopted, Expand(), 3, tmp_path / "adopted")
+
+    layouts = Layouts.open(tmp_path / "adopted", adopted)
+    assert layouts.answer_of([adopted.first_sound + 7]) == ""
+    assert layouts.prompt_for(SPEECH).max() == adopted.first_sound + 512
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ichigo.errors import ContractError, DataError
 from ichigo.language.base import train_tokenizer, write_tokenizer
 from ichigo.language.contract import SOUND_TOKENS, TokenContract, contract_for
 from ichigo.language.layouts import (
+    SPEAK_PROMPTS,
     TRANSCRIPTION_PROMPTS,
     Codes,
     Example,
@@ -21,6 +23,7 @@ from ichigo.language.layouts import (
     Sample,
     Turn,
     lay_out,
+    speak_prompt,
     transcription_prompt,
 )
 
@@ -86,6 +89,10 @@ def spell_loss(reader: Tokenizer, example: Example) -> str:
 
 SPEECH = Sample("speech", (Turn(codes(7, 7, 512, 0), "turning on"),))
 SPEECH_USER = "<|sound_start|><|sound_0007|><|sound_0007|><|sound_0512|><|sound_0000|><|sound_end|>"
+WRITTEN_FIRST = Sample("mixed", (Turn((" turn on ", codes(7, 512)), "turning on"),))
+SPOKEN_FIRST = Sample("mixed", (Turn((codes(7, 512), "the light"), "turning on"),))
+SPEAK = Sample("speak", (Turn(" turn on ", codes(3, 512)),), " Say the following text: ")
+SPEAK_ANSWER = "<|sound_start|><|sound_0003|><|sound_0512|><|sound_end|>"
 TWO_TURNS = Sample("multi_turn", (Turn(codes(1), "a"), Turn(codes(2, 3), "b c")))
 
 EXPECTED = [
@@ -112,6 +119,25 @@ EXPECTED = [
         TWO_TURNS,
         BOS + USER + "<|sound_start|><|sound_0001|><|sound_end|>" + EOT + ASSISTANT + "a" + EOT
         + USER + "<|sound_start|><|sound_0002|><|sound_0003|><|sound_end|>" + EOT + ASSISTANT + "b c" + EOT + END,
+    ),
+    (
+        WRITTEN_FIRST,
+        BOS + USER + "turn on<|sound_start|><|sound_0007|><|sound_0512|><|sound_end|>" + EOT + ASSISTANT + "turning on"
+        + EOT + END,
+    ),
+    (
+        SPOKEN_FIRST,
+        BOS + USER + "<|sound_start|><|sound_0007|><|sound_0512|><|sound_end|>the light" + EOT + ASSISTANT
+        + "turning on" + EOT + END,
+    ),
+    (
+        Sample("mixed", (Turn((codes(1), "turn", codes(2)), "a"),)),
+        BOS + USER + "<|sound_start|><|sound_0001|><|sound_end|>turn<|sound_start|><|sound_0002|><|sound_end|>" + EOT
+        + ASSISTANT + "a" + EOT + END,
+    ),
+    (
+        SPEAK,
+        BOS + USER + "Say the following text: turn on" + EOT + ASSISTANT + SPEAK_ANSWER + EOT + END,
     ),
 ]  # fmt: skip
 
@@ -142,6 +168,10 @@ def test_layout_in_ids_for_speech(layouts: Layouts, contract: TokenContract, rea
         (SPEECH, "answers", "·turning on" + EOT),
         (EXPECTED[3][0], "answers", "·the light" + EOT),
         (TWO_TURNS, "answers", "·a" + EOT + "·b c" + EOT),
+        (WRITTEN_FIRST, "answers", "·turning on" + EOT),
+        (SPOKEN_FIRST, "answers", "·turning on" + EOT),
+        (SPEAK, "answers", "·" + SPEAK_ANSWER + EOT),
+        (SPEAK, "all", f"·{USER}Say the following text: turn on{EOT}{ASSISTANT}{SPEAK_ANSWER}{EOT}"),
     ],
 )
 def test_loss_lies_on_exactly_these_tokens(
@@ -158,7 +188,11 @@ def test_the_prompt_of_inference_is_the_beginning_of_training(layouts: Layouts, 
     prompt, example = layouts.prompt_for(asked), layouts.example(sample, "answers")
     np.testing.assert_array_equal(prompt, example.input_ids[: len(prompt)])
     assert (example.labels[len(prompt) : -1] == example.input_ids[len(prompt) : -1]).all()
-    assert layouts.answer_of(example.input_ids[len(prompt) :]) == sample.turns[-1].assistant.strip()
+    answer, generated = sample.turns[-1].assistant, example.input_ids[len(prompt) :]
+    if isinstance(answer, str):
+        assert layouts.answer_of(generated) == answer.strip()
+    else:
+        np.testing.assert_array_equal(layouts.codes_of(generated), answer)
 
 
 def test_a_generated_answer_ends_at_the_first_stop_and_drops_sound_tokens(
@@ -167,6 +201,29 @@ def test_a_generated_answer_ends_at_the_first_stop_and_drops_sound_tokens(
     words = reader.encode("turning on", add_special_tokens=False).ids
     generated = [*words, contract.first_sound + 3, contract.pad, contract.end_of_text, *words]
     assert layouts.answer_of(generated) == "turning on"
+
+
+def test_spoken_codes_end_with_the_speech_and_hold_nothing_else(layouts: Layouts, contract: TokenContract) -> None:
+    first, last = contract.first_sound, contract.first_sound + 512
+    said = layouts.codes_of([contract.sound_start, first, contract.pad, last, contract.sound_end, first + 7])
+    assert (said.tolist(), said.dtype) == ([0, 512], np.dtype(np.int16))
+    assert layouts.codes_of([first, contract.eot, first]).tolist() == [0]
+    assert layouts.codes_of([]).tolist() == []
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_text_cannot_spell_sound_tokens_that_an_adopted_base_has(tmp_path: Path, special: bool) -> None:
+    folder = write_base(tmp_path / "base")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    (tokenizer.add_special_tokens if special else tokenizer.add_tokens)(list(SOUND_TOKENS))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    contract = contract_for(folder, "vq")
+    layouts = Layouts.open(folder, contract)
+
+    ids = layouts.example(Sample("text", (Turn("say <|sound_0001|> now", "no"),))).input_ids
+
+    assert ids.max() < contract.sound_start
+    assert layouts.answer_of([contract.first_sound + 1, contract.sound_end]) == ""
 
 
 def test_text_that_spells_special_tokens_stays_text(layouts: Layouts, reader: Tokenizer) -> None:
@@ -203,6 +260,18 @@ def test_truncation_saved_in_the_base_tokenizer_does_not_cut_answers(tmp_path: P
         (Sample("speech", (Turn(codes(1), " "),)), "empty answer"),
         (Sample("transcription", (Turn(codes(1), "a"),)), "has the prompt ''"),
         (Sample("speech", (Turn(codes(1), "a"),), "Transcribe:"), "has the prompt 'Transcribe:'"),
+        (Sample("speech", (Turn(("turn", codes(1)), "a"),)), "needs sound codes"),
+        (Sample("multi_turn", (Turn(codes(1), "a"), Turn(("b", codes(1)), "a"))), "needs sound codes"),
+        (Sample("text", (Turn(("turn", codes(1)), "a"),)), "needs text"),
+        (Sample("mixed", (Turn("turn on", "a"),)), "needs both text and sound codes"),
+        (Sample("mixed", (Turn((codes(1), codes(2)), "a"),)), "needs both text and sound codes"),
+        (Sample("mixed", (Turn(("turn", codes()), "a"),)), "empty user turn"),
+        (Sample("mixed", (Turn(("turn", codes(1)), "a"), Turn(("turn", codes(1)), "a"))), "has 2 turns"),
+        (Sample("speak", (Turn("turn on", "a"),), "Say:"), "needs sound codes in every answer"),
+        (Sample("speak", (Turn("turn on", codes()),), "Say:"), "empty answer"),
+        (Sample("speak", (Turn(codes(1), codes(1)),), "Say:"), "needs text in every user turn"),
+        (Sample("speak", (Turn("turn on", codes(1)),)), "has the prompt ''"),
+        (Sample("text", (Turn("q", codes(1)),)), "needs text in every answer"),
         (Sample("speech", (Turn(codes(513), "a"),)), "sound code 513"),
     ],
 )
@@ -246,8 +315,11 @@ def test_another_tokenizer_or_contract_is_refused(tmp_path: Path, base: Path, co
         Layouts.open(base, flipped)
 
 
-def test_transcription_prompts_are_fixed_by_their_key_and_all_used() -> None:
-    chosen = [transcription_prompt(7, f"row-{index}") for index in range(200)]
-    assert chosen == [transcription_prompt(7, f"row-{index}") for index in range(200)]
-    assert set(chosen) == set(TRANSCRIPTION_PROMPTS)
-    assert chosen != [transcription_prompt(8, f"row-{index}") for index in range(200)]
+@pytest.mark.parametrize(
+    ("prompt", "prompts"), [(transcription_prompt, TRANSCRIPTION_PROMPTS), (speak_prompt, SPEAK_PROMPTS)]
+)
+def test_prompts_are_fixed_by_their_key_and_all_used(prompt: Callable[..., str], prompts: tuple[str, ...]) -> None:
+    chosen = [prompt(7, f"row-{index}") for index in range(200)]
+    assert chosen == [prompt(7, f"row-{index}") for index in range(200)]
+    assert set(chosen) == set(prompts)
+    assert chosen != [prompt(8, f"row-{index}") for index in range(200)]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ichigo.errors import ModelError
-from ichigo.language.contract import SPECIAL_TOKENS, read_tokenizer
-from ichigo.language.layouts import CHAT_TEMPLATE
+from ichigo.language.contract import SPECIAL_TOKENS, TokenContract, contract_for, read_tokenizer
+from ichigo.language.layouts import CHAT_TEMPLATE, layout_texts
 from ichigo.recipe.schema import InitBase
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ _EMBEDDING = "model.embed_tokens.weight"
 
 
 def init_base(texts: Iterable[str], settings: InitBase, seed: int, folder: Path) -> None:
-    """Write a base model with a tokenizer trained on ``texts`` into ``folder``; same arguments, same bytes.
+    """Write a base model with a tokenizer trained on ``texts`` and the layouts' own words into ``folder``.
+
+    Same arguments, same bytes. ``texts`` are questions and answers, each as often as it should weigh.
 
     The vocabulary is 256 bytes, merges, and 6 special tokens with the largest ids. It is smaller than
     ``settings.vocabulary`` when the texts hold fewer merges. Input and output embedding are tied: at these sizes the
@@ -43,10 +46,21 @@ def init_base(texts: Iterable[str], settings: InitBase, seed: int, folder: Path)
     that do not divide into heads.
     """
     _check_shape(settings)
-    tokenizer = train_tokenizer(texts, settings.vocabulary)
+    rows = list(texts)
+    tokenizer = train_tokenizer([*rows, *layout_texts(len(rows) // 2)], settings.vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(tokenizer, folder)
     _write_model(settings, tokenizer, seed, folder)
+
+
+def text_contract(folder: Path) -> TokenContract:
+    """The contract of an initialised base on its own: text alone, no sound tokens, ``vocabulary`` rows as they are.
+
+    It serves while the base learns text, before the contract with a speech tokenizer exists.
+    """
+    whole = contract_for(folder, speech_tokenizer="none")
+    end = whole.text_vocabulary
+    return replace(whole, sound_start=end, sound_end=end, first_sound=end, sound_codes=0, vocabulary=end)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:

@@ -2,7 +2,8 @@
 
 A base model's tokenizer is extended by 2 + 513 tokens in Ichigo's order: ``<|sound_start|>``, ``<|sound_end|>``,
 ``<|sound_0000|>`` ... ``<|sound_0512|>`` (arXiv 2410.15316, section 2, and the released tokenizers; on Llama-3.1 they
-are 128256, 128257, 128258 ... 128770). The ids depend on the base's text tokenizer, the meaning of the sound ids on the
+are 128256, 128257, 128258 ... 128770). A base that is itself a published Ichigo has them already and keeps its ids. The
+ids depend on the base's text tokenizer, the meaning of the sound ids on the
 speech tokenizer that produced the codes; the contract names both by digest. It is written as ``contract.json`` beside
 everything that holds ids, and nothing that holds ids is used before :meth:`TokenContract.require_same` agreed.
 """
@@ -10,6 +11,8 @@ everything that holds ids, and nothing that holds ids is used before :meth:`Toke
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +43,9 @@ SPECIAL_TOKENS = {
 
 SOUND_TOKENS = ("<|sound_start|>", "<|sound_end|>", *(f"<|sound_{code:04d}|>" for code in range(SOUND_CODES)))
 """The appended tokens in the order of their ids."""
+
+_SOUND_TOKEN = re.compile(r"<\|sound_(start|end|\d+)\|>")
+_SHOWN = 3  # faults named of an expansion that is not Ichigo's
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,10 @@ def contract_for(base_folder: Path, speech_tokenizer: str) -> TokenContract:
     """The contract of a base model's folder (``tokenizer.json`` and ``config.json``) and a speech tokenizer's identity.
 
     New ids follow the largest id of the base's tokenizer. A base whose embedding already has more rows than its
-    tokenizer has tokens keeps its surplus rows, so ``vocabulary`` is the larger of the two sizes. Raises
-    :class:`ModelError` for a base without one of :data:`SPECIAL_TOKENS` or with sound tokens of its own.
+    tokenizer has tokens keeps its surplus rows, so ``vocabulary`` is the larger of the two sizes. A base that has all
+    of :data:`SOUND_TOKENS` in a row is adopted with their ids; that its codes were ``speech_tokenizer``'s is the
+    caller's word. Raises :class:`ModelError` for a base without one of :data:`SPECIAL_TOKENS` or with other sound
+    tokens.
     """
     tokenizer_file = base_folder / "tokenizer.json"
     if not tokenizer_file.is_file():
@@ -133,11 +141,7 @@ def contract_for(base_folder: Path, speech_tokenizer: str) -> TokenContract:
     missing = [name for name in SPECIAL_TOKENS.values() if name not in tokens]
     if missing:
         raise ModelError(f"{tokenizer_file}: no token {', '.join(missing)}; a Llama-3.1 compatible tokenizer is needed")
-    if SOUND_TOKENS[0] in tokens:
-        raise ModelError(
-            f"{tokenizer_file}: already has {SOUND_TOKENS[0]}; start from the text model, not an expanded one"
-        )
-    first = max(tokens.values()) + 1
+    first = _sound_start(tokens, tokenizer_file)
     return TokenContract(
         **{field: tokens[name] for field, name in SPECIAL_TOKENS.items()},
         sound_start=first,
@@ -151,6 +155,11 @@ def contract_for(base_folder: Path, speech_tokenizer: str) -> TokenContract:
     )
 
 
+def has_sound_tokens(tokenizer: Tokenizer) -> bool:
+    """Whether a base's tokenizer is that of a published Ichigo, as :func:`contract_for` adopts it."""
+    return tokenizer.token_to_id(SOUND_TOKENS[0]) is not None
+
+
 def read_tokenizer(path: Path) -> Tokenizer:
     """Open a ``tokenizer.json``; :class:`ModelError` if the tokenizers library cannot read it."""
     from tokenizers import Tokenizer
@@ -159,6 +168,29 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for every fault of the file
         raise ModelError(f"{path}: not a tokenizer file ({error}); export the base with its fast tokenizer") from error
+
+
+def _sound_start(tokens: Mapping[str, int], source: Path) -> int:
+    """The id of ``<|sound_start|>``: the base's own, or the next free one."""
+    present = {name: token for name, token in tokens.items() if _SOUND_TOKEN.fullmatch(name)}
+    if not present:
+        return max(tokens.values()) + 1
+    start = present.get(SOUND_TOKENS[0], min(present.values()))
+    if faults := list(_faults(present, start)):
+        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise ModelError(
+            f"{source}: has sound tokens, but not Ichigo's 2 + {SOUND_CODES} in a row from id {start} on: "
+            f"{', '.join(faults[:_SHOWN])}{more}; start from the text model, or from a complete Ichigo checkpoint"
+        )
+    return start
+
+
+def _faults(present: Mapping[str, int], start: int) -> Iterator[str]:
+    """Where sound tokens depart from :data:`SOUND_TOKENS` counted from ``start``."""
+    for place, name in enumerate(SOUND_TOKENS, start):
+        if present.get(name) != place:
+            yield f"{name} has id {present[name]} instead of {place}" if name in present else f"no {name}"
+    yield from (f"{name} is none of them" for name in sorted(present.keys() - set(SOUND_TOKENS)))
 
 
 def _embedding_rows(folder: Path) -> int:

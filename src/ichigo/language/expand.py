@@ -3,7 +3,12 @@
 Old rows stay bit for bit. New rows of the input embedding, and of the output matrix where it is not tied, start at the
 mean of the base's rows, which the paper found steadier and faster than the default initialisation (arXiv 2410.15316,
 section 2). Identical rows would get identical gradients as outputs and stay interchangeable for long, so ``mean_noise``
-adds a little noise, measured in standard deviations of the existing rows.
+adds a little noise, measured in standard deviations of the existing rows, and ``codebook`` a random projection of the
+speech tokenizer's codebook, scaled to the spread of the existing rows: codes that sound alike start alike. In a
+trial with 0.8 M weights and 12,000 utterances that answered 66.5 % of 200 questions in held-out voices, mean and noise
+58.5 %, which is at the edge of what 200 questions tell apart.
+
+A base that is itself a published Ichigo keeps its rows for the sound tokens, whatever ``init`` says.
 """
 
 from __future__ import annotations
@@ -11,10 +16,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ichigo.errors import ContractError
+import numpy as np
+import numpy.typing as npt
+
+from ichigo.errors import ContractError, ModelError
 from ichigo.language.base import read_json, write_json
 from ichigo.language.checkpoint import copy_companions, open_llama
-from ichigo.language.contract import SOUND_TOKENS, TokenContract, contract_for, read_tokenizer
+from ichigo.language.contract import (
+    SOUND_CODES,
+    SOUND_TOKENS,
+    TokenContract,
+    contract_for,
+    has_sound_tokens,
+    read_tokenizer,
+)
 from ichigo.language.layouts import CHAT_TEMPLATE
 from ichigo.recipe.schema import Expand
 
@@ -22,19 +37,31 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM
 
+Codebook = npt.NDArray[np.float32]
+
 _BLOCK = 8192  # rows whose float64 copy is held at once: 256 MiB at width 4,096
 
 
-def expand(base_folder: Path, contract: TokenContract, settings: Expand, seed: int, out_folder: Path) -> None:
+def expand(
+    base_folder: Path,
+    contract: TokenContract,
+    settings: Expand,
+    seed: int,
+    out_folder: Path,
+    codebook: Codebook | None = None,
+) -> None:
     """Write the expanded model, its tokenizer and ``contract.json`` into ``out_folder``; same arguments, same bytes.
 
     ``contract`` must be that of ``base_folder`` (:class:`ContractError`); a base that may not be opened is a
     :class:`ModelError`. ``config.json`` gets ``vocab_size = contract.vocabulary``, and the chat template becomes that
-    of the training layout.
+    of the training layout. ``codebook``, float32 (codes, dim) of 2 to 513 codes, is what ``init: codebook`` starts
+    from: the vector of code k in row k; a :class:`ModelError` if it is not given then.
     """
     contract.require_same(contract_for(base_folder, contract.speech_tokenizer), f"the base in {base_folder}")
+    _check_codebook(settings, codebook)
     model = open_llama(base_folder)
-    _grow(model, contract, settings, seed)
+    if not has_sound_tokens(read_tokenizer(base_folder / "tokenizer.json")):
+        _grow(model, contract, settings, seed, codebook)
     _set_roles(model, contract)
     out_folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out_folder)
@@ -43,7 +70,15 @@ def expand(base_folder: Path, contract: TokenContract, settings: Expand, seed: i
     contract.save(out_folder)
 
 
-def _grow(model: LlamaForCausalLM, contract: TokenContract, settings: Expand, seed: int) -> None:
+def _check_codebook(settings: Expand, codebook: Codebook | None) -> None:
+    rows = 0 if codebook is None else len(codebook)
+    if settings.init == "codebook" and not 2 <= rows <= SOUND_CODES:
+        raise ModelError(f"expand.init is codebook: it needs a codebook of 2 to {SOUND_CODES} rows, found {rows}")
+
+
+def _grow(
+    model: LlamaForCausalLM, contract: TokenContract, settings: Expand, seed: int, codebook: Codebook | None
+) -> None:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -53,19 +88,36 @@ def _grow(model: LlamaForCausalLM, contract: TokenContract, settings: Expand, se
     with torch.no_grad():
         for matrix in matrices:
             new = slice(contract.sound_start, contract.first_sound + contract.sound_codes)
-            matrix[new] = _new_rows(matrix[: contract.text_vocabulary], settings, generator).to(matrix.dtype)
+            mean, spread = _moments(matrix[: contract.text_vocabulary])
+            rows = mean + spread * _offsets(len(mean), settings, generator, codebook)
+            matrix[new] = rows.to(matrix.dtype)
 
 
-def _new_rows(old: torch.Tensor, settings: Expand, generator: torch.Generator) -> torch.Tensor:
-    """Rows for all sound tokens, float64 (515, width), from the base's rows (n, width)."""
+def _offsets(
+    width: int, settings: Expand, generator: torch.Generator, codebook: Codebook | None
+) -> torch.Tensor | float:
+    """How the rows of all sound tokens depart from the mean, in standard deviations: float64 (515, width), or 0."""
     import torch
 
-    mean, spread = _moments(old)
-    rows = mean.expand(len(SOUND_TOKENS), -1)
     if settings.init == "mean":
-        return rows
-    noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
-    return rows + settings.noise * spread * noise
+        return 0.0
+    noise = torch.randn((len(SOUND_TOKENS), width), generator=generator, dtype=torch.float64)
+    if settings.init == "mean_noise" or codebook is None:
+        return settings.noise * noise
+    return _with_codebook(noise, torch.from_numpy(codebook).double(), generator)
+
+
+def _with_codebook(noise: torch.Tensor, codebook: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """``noise`` for both borders and for codes that the tokenizer lacks; the others are the centred codebook (n, dim)
+    in random directions, orthogonal where width allows, so that it keeps its angles, scaled to mean square 1."""
+    import torch
+
+    directions = torch.empty((codebook.shape[1], noise.shape[1]), dtype=torch.float64)
+    torch.nn.init.orthogonal_(directions, generator=generator)
+    vectors = (codebook - codebook.mean(0)) @ directions
+    first = len(SOUND_TOKENS) - SOUND_CODES
+    noise[first : first + len(vectors)] = vectors / vectors.square().mean().sqrt()
+    return noise
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

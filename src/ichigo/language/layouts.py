@@ -10,8 +10,14 @@ layouts are those of arXiv 2410.15316 v0.3 as its training code builds them; ``H
     text           <|begin_of_text|> (H(user) question <|eot_id|> H(assistant) answer <|eot_id|>)+ <|end_of_text|>
     multi_turn     as text with two or more turns, every question being S
 
-There is no system message, and the transcription prompt touches the speech without white space. Text is stripped at
-both ends and is never parsed for special tokens: a row that spells ``<|eot_id|>`` stays plain text.
+Two more are ours::
+
+    mixed          <|begin_of_text|> H(user) (text | S)+ <|eot_id|> H(assistant) answer <|eot_id|> <|end_of_text|>
+    speak          <|begin_of_text|> H(user) prompt text <|eot_id|> H(assistant) S <|eot_id|> <|end_of_text|>
+
+There is no system message. Text next to speech touches it without white space, be it a transcription prompt or the
+written part of a mixed question; a speak prompt and its text are parted by a space. Text is stripped at both ends and
+is never parsed for special tokens: a row that spells ``<|eot_id|>`` stays plain text.
 """
 
 from __future__ import annotations
@@ -27,7 +33,14 @@ import numpy.typing as npt
 
 from ichigo.errors import ContractError, DataError
 from ichigo.hashing import sha256_file, sha256_json
-from ichigo.language.contract import CONTRACT_FILE, SPECIAL_TOKENS, TokenContract, read_tokenizer
+from ichigo.language.contract import (
+    CONTRACT_FILE,
+    SOUND_TOKENS,
+    SPECIAL_TOKENS,
+    TokenContract,
+    has_sound_tokens,
+    read_tokenizer,
+)
 from ichigo.recipe.schema import SampleType
 
 if TYPE_CHECKING:
@@ -35,6 +48,7 @@ if TYPE_CHECKING:
 
 Ids = npt.NDArray[np.int32]
 Codes = npt.NDArray[np.int16]
+Part = str | Codes
 LossOn = Literal["all", "answers"]
 Segment = tuple[list[int], bool]  # ids, and whether they carry loss
 
@@ -53,6 +67,16 @@ TRANSCRIPTION_PROMPTS = (
 )
 """The eight prompts of the training code and of the v0.3 appendix (paper and blog text speak of six)."""
 
+SPEAK_PROMPTS = (
+    "Say the following text:",
+    "Read this sentence aloud:",
+    "Speak these words:",
+    "Please say out loud:",
+)
+"""How speech is asked for; they end like the transcription prompts and share no sentence with them."""
+
+_ROLES = ("user", "assistant")
+
 CHAT_TEMPLATE = (
     "{{ '<|begin_of_text|>' }}"
     "{% for message in messages %}"
@@ -68,16 +92,21 @@ has."""
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """One exchange: the user's text or sound codes, int16 (n,), and the assistant's text ("" where it is still asked
-    for)."""
+    """One exchange: the user's text, sound codes, int16 (n,), or several parts of either, and the assistant's text, or
+    codes under ``speak`` ("" where it is still asked for)."""
 
-    user: str | Codes
-    assistant: str = ""
+    user: Part | tuple[Part, ...]
+    assistant: Part = ""
+
+    @property
+    def question(self) -> tuple[Part, ...]:
+        """The parts of the user's turn."""
+        return self.user if isinstance(self.user, tuple) else (self.user,)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What is to be laid out: its kind, its turns and, for transcription, the prompt."""
+    """What is to be laid out: its kind, its turns and, for transcription and speak, the prompt."""
 
     kind: SampleType
     turns: tuple[Turn, ...]
@@ -104,7 +133,24 @@ class LaidOut:
 
 def transcription_prompt(*key: str | int) -> str:
     """One of :data:`TRANSCRIPTION_PROMPTS`, fixed by the hash of ``key`` (a seed, a row's id ...)."""
-    return TRANSCRIPTION_PROMPTS[int(sha256_json(key)[:8], 16) % len(TRANSCRIPTION_PROMPTS)]
+    return _one_of(TRANSCRIPTION_PROMPTS, key)
+
+
+def speak_prompt(*key: str | int) -> str:
+    """One of :data:`SPEAK_PROMPTS`, fixed by the hash of ``key`` (a seed, a row's id ...)."""
+    return _one_of(SPEAK_PROMPTS, key)
+
+
+def layout_texts(examples: int) -> list[str]:
+    """What the layouts write around ``examples`` questions and answers, as often as they do: what a text tokenizer
+    should learn from beside the rows.
+
+    Without it a BPE of 1,024 tokens spells the headers of an example in 16 tokens instead of 8, a transcription prompt
+    in 22 instead of 8, and a short spoken question in a seventh more. A fifth of the examples have a prompt, the
+    paper's share of transcription.
+    """
+    prompts = [*TRANSCRIPTION_PROMPTS, *SPEAK_PROMPTS]
+    return [*(*_ROLES, "\n\n", "\n\n") * examples, *prompts * -(-examples // (5 * len(prompts)))]
 
 
 class Layouts:
@@ -116,7 +162,7 @@ class Layouts:
         self._tokenizer.encode_special_tokens = True  # text that spells a special token must not become one
         self._tokenizer.no_truncation()  # either may be saved in a tokenizer.json and would change text silently
         self._tokenizer.no_padding()
-        self._header = {role: self._header_ids(role) for role in ("user", "assistant")}
+        self._header = {role: self._header_ids(role) for role in _ROLES}
 
     @classmethod
     def open(cls, folder: Path, contract: TokenContract) -> Layouts:
@@ -134,19 +180,21 @@ class Layouts:
             found, expected = tokenizer.token_to_id(name), getattr(contract, field)
             if found != expected:
                 raise ContractError(f"{path}: {name} has id {found}, the contract says {field} = {expected}")
+        if has_sound_tokens(tokenizer):  # an adopted base may hold them as words, which text could then spell
+            tokenizer.add_special_tokens(list(SOUND_TOKENS))
         return cls(contract, tokenizer)
 
     def example(self, sample: Sample, loss_on: LossOn = "all") -> Example:
         """The whole training example of ``sample``, of any length.
 
         ``all`` (the paper's ``train_on_input``) gives loss to every token but the first and a chat's final
-        ``<|end_of_text|>``; ``answers`` only to each answer and its ``<|eot_id|>``. A ``sound`` sample has no question
-        and carries loss everywhere under both. Raises :class:`DataError` for a sample that does not have its kind's
-        shape.
+        ``<|end_of_text|>``; ``answers`` only to each answer, be it text or speech, and its ``<|eot_id|>``. A
+        ``sound`` sample has no question and carries loss everywhere under both. Raises :class:`DataError` for a sample
+        that does not have its kind's shape.
         """
         _check(sample, answered=0 if sample.kind == "sound" else len(sample.turns))
         if sample.kind == "sound":
-            body = [(self._sound(sample.turns[0].user), True)]
+            body = [(self._parts(sample.turns[0].question), True)]
         else:
             body = self._turns(sample, loss_on == "all")
         end = ([self.contract.end_of_text], sample.kind == "sound")
@@ -165,18 +213,27 @@ class Layouts:
         end = next((place for place, token in enumerate(ids) if token in self.contract.stop_ids), len(ids))
         return str(self._tokenizer.decode(ids[:end], skip_special_tokens=True)).strip()
 
+    def codes_of(self, generated: Sequence[int] | Ids) -> Codes:
+        """The sound codes, int16 (n,), of generated ids up to the first stop id or ``<|sound_end|>``: what ``speak``
+        says."""
+        ids = np.asarray(generated, dtype=np.int64)
+        ends = np.flatnonzero(np.isin(ids, (*self.contract.stop_ids, self.contract.sound_end)))
+        codes = ids[: ends[0] if ends.size else len(ids)] - self.contract.first_sound
+        return codes[(codes >= 0) & (codes < self.contract.sound_codes)].astype(np.int16)
+
     def _turns(self, sample: Sample, on_input: bool) -> list[Segment]:
         segments: list[Segment] = []
         for turn in sample.turns:
-            question = [*self._header["user"], *self._text(sample.prompt), *self._user(turn), self.contract.eot]
-            segments.append(([*question, *self._header["assistant"]], on_input))
-            segments.append(([*self._text(turn.assistant), self.contract.eot], True))
+            parts = self._parts(_asked(sample, turn))
+            segments.append(([*self._header["user"], *parts, self.contract.eot, *self._header["assistant"]], on_input))
+            segments.append(([*self._parts((turn.assistant,)), self.contract.eot], True))
         return segments
 
-    def _user(self, turn: Turn) -> list[int]:
-        return self._text(turn.user) if isinstance(turn.user, str) else self._sound(turn.user)
+    def _parts(self, parts: Iterable[Part]) -> list[int]:
+        spelled = (self._text(part) if isinstance(part, str) else self._sound(part) for part in parts)
+        return [token for ids in spelled for token in ids]
 
-    def _sound(self, codes: str | Codes) -> list[int]:
+    def _sound(self, codes: Codes) -> list[int]:
         return [self.contract.sound_start, *self.contract.sound_ids(codes).tolist(), self.contract.sound_end]
 
     def _text(self, text: str) -> list[int]:
@@ -220,6 +277,17 @@ def _join(segments: Sequence[Segment]) -> Example:
     return Example(ids, np.where(loss, ids, np.int32(IGNORE)))
 
 
+def _one_of(prompts: Sequence[str], key: Sequence[str | int]) -> str:
+    return prompts[int(sha256_json(list(key))[:8], 16) % len(prompts)]
+
+
+def _asked(sample: Sample, turn: Turn) -> tuple[Part, ...]:
+    """The parts of a user's turn as they are laid out, with the sample's prompt."""
+    if sample.kind == "speak":
+        return (" ".join([sample.prompt.strip(), *(str(part).strip() for part in turn.question)]),)
+    return (sample.prompt, *turn.question) if sample.prompt else turn.question
+
+
 def _check(sample: Sample, answered: int) -> None:
     """Refuse a sample whose turns do not have the shape of its kind; its first ``answered`` turns need an answer."""
     problem = _turn_problem(sample) or _text_problem(sample, answered)
@@ -228,19 +296,29 @@ def _check(sample: Sample, answered: int) -> None:
 
 
 def _turn_problem(sample: Sample) -> str | None:
-    texts = [isinstance(turn.user, str) for turn in sample.turns]
-    if not texts or (len(texts) > 1 and sample.kind not in ("text", "multi_turn")):
-        return f"has {len(texts)} turns; only 'text' and 'multi_turn' have more than one, and none has zero"
-    if any(is_text != (sample.kind == "text") for is_text in texts):
-        return "needs text in every user turn" if sample.kind == "text" else "needs sound codes in every user turn"
+    count = len(sample.turns)
+    if not count or (count > 1 and sample.kind not in ("text", "multi_turn")):
+        return f"has {count} turns; only 'text' and 'multi_turn' have more than one, and none has zero"
+    if sample.kind == "mixed":
+        written = {isinstance(part, str) for part in sample.turns[0].question}
+        return None if written == {True, False} else "needs both text and sound codes in its user turn"
+    needed = "text" if sample.kind in ("text", "speak") else "sound codes"
+    if any(isinstance(turn.user, tuple) or isinstance(turn.user, str) != (needed == "text") for turn in sample.turns):
+        return f"needs {needed} in every user turn"
     return None
 
 
 def _text_problem(sample: Sample, answered: int) -> str | None:
-    if any(len(turn.user.strip() if isinstance(turn.user, str) else turn.user) == 0 for turn in sample.turns):
+    if any(_is_empty(part) for turn in sample.turns for part in turn.question):
         return "has an empty user turn; set the row aside"
-    if not all(turn.assistant.strip() for turn in sample.turns[:answered]):
+    if any(_is_empty(turn.assistant) for turn in sample.turns[:answered]):
         return "has an empty answer; set the row aside"
-    if bool(sample.prompt.strip()) != (sample.kind == "transcription"):
-        return f"has the prompt {sample.prompt!r}; a prompt belongs to 'transcription' and to no other kind"
+    if any(isinstance(turn.assistant, str) == (sample.kind == "speak") for turn in sample.turns[:answered]):
+        return f"needs {'sound codes' if sample.kind == 'speak' else 'text'} in every answer"
+    if bool(sample.prompt.strip()) != (sample.kind in ("transcription", "speak")):
+        return f"has the prompt {sample.prompt!r}; a prompt belongs to 'transcription' and 'speak' and to no other kind"
     return None
+
+
+def _is_empty(part: Part) -> bool:
+    return len(part.strip() if isinstance(part, str) else part) == 0

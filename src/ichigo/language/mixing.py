@@ -3,28 +3,35 @@
 The paper mixes 70/20/10 speech answers, transcription and text in the second stage, and conversations with 5 % noise in
 the third (arXiv 2410.15316, section 3). What feeds what::
 
-    sound, transcription   every spoken row
-    speech                 spoken rows with an answer
-    multi_turn             two or more spoken rows with answers, every question spoken
-    text                   text pairs
-    noise                  random codes as long as real rows, answered by a polite refusal
+    sound, transcription,  every spoken row
+    speak
+    speech                 spoken rows with an answer that needs nothing before it
+    mixed                  those of them whose words' ends are known: cut between two words, one side of the cut written
+    multi_turn             spoken conversations; where there is none, two or more of the rows of ``speech`` in a row
+    text                   written questions and conversations
+    noise                  random codes as long as real rows, and by turns recorded noise where there is any, answered
+                           by a polite refusal
+
+A row of a later turn is understood by its conversation alone, so only kinds that ask no answer of it have it alone.
+What is known from text alone has no spoken row, and every sound comes from a spoken row: it is heard in no kind.
 
 Each kind has its own random stream (seed, stage, kind), so changing one share does not change the rows of another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import get_args
+from itertools import islice
+from typing import TypeVar, get_args
 
 import numpy as np
 
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
 from ichigo.language.contract import SOUND_CODES
-from ichigo.language.layouts import Codes, Sample, Turn, transcription_prompt
+from ichigo.language.layouts import Codes, Part, Sample, Turn, speak_prompt, transcription_prompt
 from ichigo.recipe.schema import SampleType, Stage
 
 NOISE_ANSWERS = (
@@ -35,7 +42,8 @@ NOISE_ANSWERS = (
     "i heard only noise, please try once more.",
     "i could not understand the audio, please speak again.",
 )
-"""What the assistant says to unintelligible sound; evaluation counts exactly these as refusals."""
+"""What the assistant says to unintelligible sound where the corpus has no recorded noise with an answer of its own;
+evaluation counts exactly these as refusals."""
 
 FOUR_TURN_SHARE = 1 / 15
 """Conversations of four turns; the others have two (the paper's 140,000 two-turn and 10,000 longer rows)."""
@@ -43,7 +51,9 @@ FOUR_TURN_SHARE = 1 / 15
 _FEEDS: dict[SampleType, str] = {
     "sound": "spoken training rows",
     "transcription": "spoken training rows",
+    "speak": "spoken training rows",
     "speech": "spoken training rows with an answer",
+    "mixed": "spoken training rows with an answer, two or more words and their ends",
     "multi_turn": "at least two spoken training rows with an answer",
     "text": "sentences with an answer",
     "noise": "spoken training rows (their lengths)",
@@ -52,34 +62,47 @@ _FEEDS: dict[SampleType, str] = {
 
 @dataclass(frozen=True, eq=False)
 class SpokenRow:
-    """A tokenised utterance: codes int16 (n,) at 25 per second, what was said, and the answer if it has one."""
+    """A tokenised utterance: codes int16 (n,) at 25 per second, what was said ("" for noise), and the answer if it has
+    one.
+
+    Rows of one conversation share ``dialogue`` and count ``turn`` from 0. ``word_ends``, where known, are the sound
+    tokens up to the end of each word of ``text``.
+    """
 
     id: str
     codes: Codes
     text: str
     answer: str | None
     split: str = "train"
+    dialogue: str = ""
+    turn: int = 0
+    word_ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class TextPair:
-    """A question and its answer in text."""
+    """A question and its answer in text; conversations as in :class:`SpokenRow`."""
 
     id: str
     text: str
     answer: str
     split: str = "train"
+    dialogue: str = ""
+    turn: int = 0
 
 
-Row = SpokenRow | TextPair
+Row = TypeVar("Row", SpokenRow, TextPair)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows of the training split; :func:`draw` refuses any other."""
+    """The rows of the training split; :func:`draw` refuses any other. ``noise`` is sound without words, answered by a
+    refusal."""
 
     spoken: tuple[SpokenRow, ...] = ()
     texts: tuple[TextPair, ...] = ()
+    noise: tuple[SpokenRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,9 +128,9 @@ def quotas(mix: Mapping[SampleType, float], examples: int) -> dict[SampleType, i
 def draw(stage: Stage, pool: Pool, seed: int) -> Draw:
     """Draw ``stage.examples`` samples in the exact proportions of ``stage.mix``; same arguments, same samples.
 
-    A kind's rows come in random order without repetition; when they are used up, another pass in a new order begins.
-    Raises :class:`DataError` for a row that is outside the training split or empty, and for a kind that nothing in the
-    pool can feed.
+    A kind's rows or conversations come in random order without repetition; when they are used up, another pass in a new
+    order begins. So topics come as often as the pool has them. Raises :class:`DataError` for a row that is outside the
+    training split or empty, and for a kind that nothing in the pool can feed.
     """
     _check_rows(pool)
     counts = quotas(stage.mix, stage.examples)
@@ -115,59 +138,132 @@ def draw(stage: Stage, pool: Pool, seed: int) -> Draw:
         sample
         for kind, count in counts.items()
         if count
-        for sample in _samples(kind, count, _rows(kind, count, pool, stage.name), seed, stage.name)
+        for sample in islice(_fed(kind, count, pool, seed, stage.name), count)
     ]
     order = _generator(seed, stage.name, "order").permutation(len(samples))
     return Draw(tuple(samples[index] for index in order), counts)
 
 
-def _rows(kind: SampleType, count: int, pool: Pool, stage: str) -> Sequence[Row]:
-    """The rows that can feed ``kind``; :class:`DataError` if there are too few to make one sample."""
-    answered = [row for row in pool.spoken if row.answer]
-    rows: dict[SampleType, Sequence[Row]] = {"text": pool.texts, "speech": answered, "multi_turn": answered}
-    found = rows.get(kind, pool.spoken)
-    if len(found) < (2 if kind == "multi_turn" else 1):
+def cuts(row: SpokenRow) -> list[int]:
+    """Numbers of words after which ``row`` can be cut into two parts that both have words and sound."""
+    ends = row.word_ends if len(row.word_ends) == len(row.text.split()) else ()
+    return [words for words, end in enumerate(ends[:-1], start=1) if 0 < end < len(row.codes)]
+
+
+def mixed_question(row: SpokenRow, cut: int, spoken_first: bool) -> tuple[Part, Part]:
+    """``row`` cut after ``cut`` words: the first part's codes and the other words, or the first words and the other
+    codes."""
+    words, end = row.text.split(), row.word_ends[cut - 1]
+    if spoken_first:
+        return row.codes[:end], " ".join(words[cut:])
+    return " ".join(words[:cut]), row.codes[end:]
+
+
+def _fed(kind: SampleType, count: int, pool: Pool, seed: int, stage: str) -> Iterator[Sample]:
+    """At least ``count`` samples of ``kind``; :class:`DataError` if there is too little to make one."""
+    generator = _generator(seed, stage, kind)
+    asked = [row for row in pool.spoken if row.answer and not row.turn]
+    if kind == "text":
+        samples: Iterator[Sample] | None = _written(pool.texts, generator)
+    elif kind == "noise":
+        samples = _noise(pool, generator)
+    elif kind == "multi_turn":
+        samples = _multi_turn(pool.spoken, asked, generator)
+    else:
+        alone: dict[SampleType, list[SpokenRow]] = {"speech": asked, "mixed": [row for row in asked if cuts(row)]}
+        samples = _single(kind, alone.get(kind, pool.spoken), generator, seed)
+    if samples is None:
         raise DataError(
             f"stage {stage}: mix.{kind} asks for {count} samples but the corpus has too little to make them from; add "
             f"{_FEEDS[kind]}, or take '{kind}' out of the mix"
         )
-    return found
+    return samples
 
 
-def _samples(kind: SampleType, count: int, rows: Sequence[Row], seed: int, stage: str) -> Iterator[Sample]:
-    generator = _generator(seed, stage, kind)
-    stream = _passes(len(rows), generator)
-    for place in range(count):
-        if kind == "multi_turn":
-            yield _conversation(rows, stream, generator)
-        else:
-            yield _single(kind, rows[next(stream)], generator, (seed, place))
+def _single(
+    kind: SampleType, rows: Sequence[SpokenRow], generator: np.random.Generator, seed: int
+) -> Iterator[Sample] | None:
+    """Samples of one turn, one row each."""
+    stream = enumerate(_passes(rows, generator))
+    return (_alone(kind, row, generator, (seed, place)) for place, row in stream) if rows else None
 
 
-def _passes(size: int, generator: np.random.Generator) -> Iterator[int]:
-    """Endless indices 0..size-1: each pass is a new permutation."""
-    while True:
-        yield from generator.permutation(size).tolist()
-
-
-def _single(kind: SampleType, row: Row, generator: np.random.Generator, key: tuple[int, int]) -> Sample:
-    if isinstance(row, TextPair):
-        return Sample(kind, (Turn(row.text, row.answer),))
+def _alone(kind: SampleType, row: SpokenRow, generator: np.random.Generator, key: tuple[int, int]) -> Sample:
     if kind == "transcription":
         return Sample(kind, (Turn(row.codes, row.text),), transcription_prompt(*key, row.id))
-    if kind == "noise":
-        codes = generator.integers(0, SOUND_CODES, size=len(row.codes), dtype=np.int16)
-        return Sample(kind, (Turn(codes, NOISE_ANSWERS[int(generator.integers(len(NOISE_ANSWERS)))]),))
+    if kind == "speak":
+        return Sample(kind, (Turn(row.text, row.codes),), speak_prompt(*key, row.id))
+    if kind == "mixed":
+        spoken_first = bool(generator.integers(2))
+        cut = int(generator.choice(cuts(row)))
+        return Sample(kind, (Turn(mixed_question(row, cut, spoken_first), row.answer or ""),))
     return Sample(kind, (Turn(row.codes, "" if kind == "sound" else row.answer or ""),))
 
 
-def _conversation(rows: Sequence[Row], stream: Iterator[int], generator: np.random.Generator) -> Sample:
-    length = min(4 if generator.random() < FOUR_TURN_SHARE else 2, len(rows))
-    chosen: dict[int, None] = {}  # a row may come up again where two passes meet; a conversation has it once
-    while len(chosen) < length:
-        chosen.setdefault(next(stream))
-    spoken = [row for row in (rows[index] for index in chosen) if isinstance(row, SpokenRow)]
-    return Sample("multi_turn", tuple(Turn(row.codes, row.answer or "") for row in spoken))
+def _written(pairs: Sequence[TextPair], generator: np.random.Generator) -> Iterator[Sample] | None:
+    chats = [*([pair] for pair in pairs if not pair.dialogue), *_conversations(pairs)]
+    samples = (Sample("text", tuple(Turn(row.text, row.answer) for row in rows)) for rows in _passes(chats, generator))
+    return samples if chats else None
+
+
+def _noise(pool: Pool, generator: np.random.Generator) -> Iterator[Sample] | None:
+    answers = tuple({row.answer or "": None for row in pool.noise}) or NOISE_ANSWERS
+    recorded = _passes(pool.noise, generator) if pool.noise else None
+
+    def samples() -> Iterator[Sample]:
+        for row in _passes(pool.spoken, generator):
+            codes = generator.integers(0, SOUND_CODES, size=len(row.codes), dtype=np.int16)
+            yield Sample("noise", (Turn(codes, answers[int(generator.integers(len(answers)))]),))
+            if recorded:
+                heard = next(recorded)
+                yield Sample("noise", (Turn(heard.codes, heard.answer or ""),))
+
+    return samples() if pool.spoken else None
+
+
+def _multi_turn(
+    spoken: Sequence[SpokenRow], asked: Sequence[SpokenRow], generator: np.random.Generator
+) -> Iterator[Sample] | None:
+    if dialogues := [rows for rows in _conversations(spoken) if len(rows) > 1]:
+        return (_conversation(rows) for rows in _passes(dialogues, generator))
+    return _joined(asked, generator) if len(asked) > 1 else None
+
+
+def _joined(rows: Sequence[SpokenRow], generator: np.random.Generator) -> Iterator[Sample]:
+    """Conversations of independent rows."""
+    stream = _passes(rows, generator)
+    while True:
+        length = min(4 if generator.random() < FOUR_TURN_SHARE else 2, len(rows))
+        chosen: dict[str, SpokenRow] = {}  # a row may come up again where two passes meet; a conversation has it once
+        while len(chosen) < length:
+            row = next(stream)
+            chosen.setdefault(row.id, row)
+        yield _conversation(chosen.values())
+
+
+def _conversation(rows: Iterable[SpokenRow]) -> Sample:
+    return Sample("multi_turn", tuple(Turn(row.codes, row.answer or "") for row in rows))
+
+
+def _conversations(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each dialogue from turn 0 on, as far as the turns follow each other and have answers."""
+    dialogues: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.dialogue and row.answer:
+            dialogues.setdefault(row.dialogue, {})[row.turn] = row
+    whole = [[turns[turn] for turn in range(_reach(turns))] for _, turns in sorted(dialogues.items())]
+    return [found for found in whole if found]
+
+
+def _reach(turns: Mapping[int, object]) -> int:
+    """How many of the turns 0, 1, 2 ... are there before the first gap."""
+    return next(turn for turn in range(len(turns) + 1) if turn not in turns)
+
+
+def _passes(items: Sequence[Item], generator: np.random.Generator) -> Iterator[Item]:
+    """Endless ``items``: each pass is a new permutation."""
+    while True:
+        yield from (items[index] for index in generator.permutation(len(items)).tolist())
 
 
 def _generator(seed: int, *key: str) -> np.random.Generator:
@@ -175,13 +271,15 @@ def _generator(seed: int, *key: str) -> np.random.Generator:
 
 
 def _check_rows(pool: Pool) -> None:
-    rows: list[Row] = [*pool.spoken, *pool.texts]
+    rows: list[SpokenRow | TextPair] = [*pool.spoken, *pool.texts, *pool.noise]
+    wordless = {row.id for row in pool.noise}
     for row in rows:
         if row.split != "train":
             raise DataError(
                 f"row {row.id} of the pool is of split '{row.split}'; training draws from split 'train' alone, leave "
                 "the others out"
             )
-        blank = not row.text.strip() or (row.answer is not None and not row.answer.strip())
+        unanswered = not (row.answer or "").strip() and (row.answer is not None or row.id in wordless)
+        blank = unanswered or not (row.text.strip() or row.id in wordless)
         if blank or (isinstance(row, SpokenRow) and not len(row.codes)):
             raise DataError(f"row {row.id} of the pool has blank text, a blank answer or no codes; set the row aside")

@@ -1,8 +1,12 @@
 """Examples packed into sequences, as plain arrays that a trainer maps from disk.
 
-With packing, best-fit decreasing fills sequences of ``sequence_length`` tokens: 99.9 % of 4,096 for 30,000 examples of
-log-normal lengths (mean 180, sigma 1), where one padded example per sequence fills 4.4 %. Without, every example is a
-sequence of its own.
+With packing, best fit fills sequences of ``sequence_length`` tokens: 99.9 % of 4,096 for 30,000 examples of log-normal
+lengths (mean 180, sigma 1), where one padded example per sequence fills 4.4 %, and 99.2 % of 640 for 20,000 short
+questions (mean 53). Without, every example is a sequence of its own.
+
+Examples are taken in the order in which they were drawn, not longest first. That would fill 99.6 % of the 640, but sort
+the kinds by their lengths: of the steps of two sequences 40 % would hold no text at all where 15 % of the examples are
+text, against 3 % in drawn order, and the labelled tokens of a step would vary three times as much.
 
 Examples of one sequence never see each other: ``cu_seqlens`` and restarting ``position_ids`` mark their
 borders for attention, and the first label of each is -100, so that after the causal shift no loss crosses a border.
@@ -133,8 +137,9 @@ class Packed:
 def pack(examples: Sequence[Example], sequence_length: int, packing: bool) -> Packed:
     """Put every example into exactly one sequence of at most ``sequence_length`` tokens; same examples, same arrays.
 
-    Packed sequences come roughly longest example first, so a trainer must shuffle them. Raises :class:`DataError` for
-    no examples and for an example that is too long or whose first label would leak loss across its border.
+    Packed sequences hold neighbours in the order of ``examples``, which should therefore be shuffled. Raises
+    :class:`DataError` for no examples and for an example that is too long or whose first label would leak loss across
+    its border.
     """
     _check(examples, sequence_length)
     lengths = [len(example.input_ids) for example in examples]
@@ -150,20 +155,20 @@ def pack(examples: Sequence[Example], sequence_length: int, packing: bool) -> Pa
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: longest first, each into the sequence that it leaves least room in (ties: the oldest)."""
+    """Best fit: each in its turn into the sequence that it leaves least room in (ties: the oldest)."""
     shortest = min(lengths)
     bins: list[list[int]] = []
     open_bins: list[tuple[int, int]] = []  # (room left, bin), sorted
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        place = bisect_left(open_bins, (lengths[index], 0))
+    for index, length in enumerate(lengths):
+        place = bisect_left(open_bins, (length, 0))
         if place < len(open_bins):
             room, chosen = open_bins.pop(place)
         else:
             room, chosen = capacity, len(bins)
             bins.append([])
         bins[chosen].append(index)
-        if room - lengths[index] >= shortest:
-            insort(open_bins, (room - lengths[index], chosen))
+        if room - length >= shortest:
+            insort(open_bins, (room - length, chosen))
     return bins
 
 

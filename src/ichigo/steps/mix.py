@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +13,28 @@ from ichigo.steps.context import Step, open_step
 from ichigo.store import Artifact, Draft
 
 if TYPE_CHECKING:
+    from ichigo.corpus.texts import TextRow
     from ichigo.corpus.tokens import TokenRow
     from ichigo.language.contract import TokenContract
     from ichigo.language.layouts import Layouts
     from ichigo.language.mixing import Pool
 
+_TEXTS = "texts.parquet"  # the file of a corpus that holds its written rows
 _DATA_FIELDS = ("name", "mix", "examples", "sequence_length", "packing", "loss_on")  # the others concern training
 
 
-def main(run: str, tokens: list[str], *, base: str, contract: str, data: str) -> None:
+def main(run: str, tokens: list[str], *, corpus: str, base: str, contract: str, data: str) -> None:
     """Commit one folder of packed data per stage and write the reference to ``data``."""
     with open_step("mix", run) as step:
         shards = [step.open(path) for path in tokens]
-        ids, text_model = step.open(contract), step.open(base)
+        inputs = {"contract": step.open(contract), "base": step.open(base), "corpus": step.open(corpus)}
+        read = {"base": "tokenizer.json", "corpus": _TEXTS}
         artifact = step.artifact(
             "mix",
             settings=_settings(step),
-            inputs={"contract": ids, "base": text_model, **{f"tokens-{n}": shard for n, shard in enumerate(shards)}},
-            digests={"base": text_model.subset_digest("tokenizer.json")},
-            build=lambda draft: _build(step, shards, text_model, ids, draft),
+            inputs={**inputs, **{f"tokens-{n}": shard for n, shard in enumerate(shards)}},
+            digests={name: inputs[name].subset_digest(file) for name, file in read.items()},
+            build=lambda draft: _build(step, shards, inputs, draft),
             modules=(__name__,),
         )
         artifact.reference.save(Path(data))
@@ -40,19 +43,18 @@ def main(run: str, tokens: list[str], *, base: str, contract: str, data: str) ->
 def _settings(step: Step) -> dict[str, Any]:
     stages = [recipes.identity(stage) for stage in step.recipe.stages]
     chosen = {stage["name"]: {name: stage[name] for name in _DATA_FIELDS} for stage in stages}
-    sentences = recipes.identity(step.recipe.data)["sentences"]
-    return {"stages": chosen, "sentences": sentences, "seed": step.recipe.seed}
+    return {"stages": chosen, "seed": step.recipe.seed}
 
 
-def _build(step: Step, shards: Sequence[Artifact], base: Artifact, ids: Artifact, draft: Draft) -> None:
+def _build(step: Step, shards: Sequence[Artifact], inputs: Mapping[str, Artifact], draft: Draft) -> None:
     from ichigo.language.contract import TokenContract
     from ichigo.language.layouts import Layouts
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        contract = TokenContract.load(ids.fetch(folder / "contract"))
-        pool = _pool(step, token_rows(shards, contract))
-        layouts = Layouts.open(base.fetch(folder / "base", "tokenizer.json"), contract)
+        contract = TokenContract.load(inputs["contract"].fetch(folder / "contract"))
+        pool = pool_of(token_rows(shards, contract), text_rows(inputs["corpus"]))
+        layouts = Layouts.open(inputs["base"].fetch(folder / "base", "tokenizer.json"), contract)
     for stage in step.recipe.stages:
         draft.facts |= _stage(step, stage, pool, layouts, draft.folder / stage.name)
 
@@ -71,15 +73,30 @@ def token_rows(shards: Sequence[Artifact], contract: TokenContract) -> list[Toke
     return rows
 
 
-def _pool(step: Step, rows: Sequence[TokenRow]) -> Pool:
+def text_rows(corpus: Artifact) -> list[TextRow]:
+    """The written rows of a corpus."""
+    from ichigo.corpus.texts import read_texts
+
+    with tempfile.TemporaryDirectory() as folder:
+        return read_texts(corpus.fetch(Path(folder), _TEXTS))
+
+
+def pool_of(rows: Sequence[TokenRow], texts: Sequence[TextRow]) -> Pool:
+    """The training rows: sound without words is noise, and what is written without an answer teaches nothing."""
     from ichigo.language.mixing import Pool, SpokenRow, TextPair
 
-    train = [row for row in rows if row.split == "train"]
-    spoken = tuple(SpokenRow(row.id, row.codes, row.text, row.answer, row.split) for row in train)
-    written = [(sentence.text, sentence.answer) for sentence in step.recipe.data.sentences]
-    asked = [*written, *((row.text, row.answer) for row in train)]
-    pairs = {(text, answer): None for text, answer in asked if answer}
-    return Pool(spoken, tuple(TextPair(f"text-{n}", *pair) for n, pair in enumerate(pairs)))
+    spoken = [
+        SpokenRow(row.id, row.codes, row.text, row.answer, row.split, row.dialogue, row.turn, row.word_ends)
+        for row in rows
+        if row.split == "train"
+    ]
+    written = [
+        TextPair(row.id, row.text, row.answer, row.split, row.dialogue, row.turn)
+        for row in texts
+        if row.split == "train" and row.answer
+    ]
+    noise = tuple(row for row in spoken if not row.text)
+    return Pool(tuple(row for row in spoken if row.text), tuple(written), noise)
 
 
 def _stage(step: Step, stage: Stage, pool: Pool, layouts: Layouts, folder: Path) -> dict[str, Any]:
@@ -92,6 +109,7 @@ def _stage(step: Step, stage: Stage, pool: Pool, layouts: Layouts, folder: Path)
     packed = pack(laid_out.examples, stage.sequence_length, stage.packing)
     packed.save(folder, layouts.contract)
     counts = ", ".join(f"{kind} {count}" for kind, count in drawn.counts.items())
-    refused = sum(laid_out.refused.values())
-    step.say(f"{stage.name}: {counts}; {len(packed)} sequences, {packed.fill.share:.0%} full, {refused} too long")
-    return {f"{stage.name}.tokens": packed.fill.tokens, f"{stage.name}.too_long": refused}
+    refused, fill = sum(laid_out.refused.values()), packed.fill
+    step.say(f"{stage.name}: {counts}; {fill.sequences} sequences, {fill.share:.0%} full, {refused} too long")
+    numbers = {"tokens": fill.tokens, "sequences": fill.sequences, "fill": round(fill.share, 4), "too_long": refused}
+    return {f"{stage.name}.{name}": value for name, value in numbers.items()}
