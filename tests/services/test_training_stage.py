@@ -23,7 +23,7 @@ from ichigo.language.base import init_base
 from ichigo.language.checkpoint import load_model
 from ichigo.language.contract import TokenContract, contract_for
 from ichigo.language.expand import expand
-from ichigo.language.layouts import IGNORE, Example
+from ichigo.language.layouts import IGNORE, Example, Layouts, Sample, Turn
 from ichigo.language.packing import Packed, pack
 from ichigo.recipe.schema import Expand, InitBase, Launch, Stage
 from ichigo.training import Point, StageJob, StageResult, run_stage
@@ -198,6 +198,32 @@ def test_the_same_job_gives_the_same_bytes(world: World, finished: tuple[StageJo
     written = sorted(path.name for path in first.iterdir())
     assert written == sorted(path.name for path in again.iterdir())
     assert all((first / name).read_bytes() == (again / name).read_bytes() for name in written)
+
+
+@pytest.fixture(scope="module")
+def questions(world: World) -> Path:
+    """Spoken questions with written answers, which alone carry loss."""
+    layouts = Layouts.open(world.folder / "base", world.contract)
+    random = np.random.default_rng(1)
+    asked = [random.integers(0, 513, length).astype(np.int16) for length in random.integers(6, 30, 40)]
+    samples = [Sample("speech", (Turn(codes, "the quick fox"),)) for codes in asked]
+    pack([layouts.example(sample, "answers") for sample in samples], 96, True).save(
+        world.folder / "questions", world.contract
+    )
+    return world.folder / "questions"
+
+
+def test_what_is_replaced_depends_on_the_step_and_not_on_who_reads_it(world: World, questions: Path) -> None:
+    def losses(name: str, processes: int, accumulation: int, share: float) -> list[float]:
+        stage = STAGE.model_copy(update={"steps": 4, "accumulation": accumulation, "replacement": share})
+        job = world.job(f"replaced-{name}", stage, Launch(processes=processes))
+        points: list[Point] = []
+        world.run(replace(job, data=questions), points.append)
+        return [point["loss"] for point in points]
+
+    two, one, none = losses("two", 2, 1, 0.9), losses("one", 1, 2, 0.9), losses("none", 1, 2, 0.0)
+    assert two == pytest.approx(one, rel=1e-5)
+    assert none != pytest.approx(one, rel=1e-4)
 
 
 def test_data_of_another_contract_stops_the_stage_before_its_first_step(world: World) -> None:

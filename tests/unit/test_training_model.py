@@ -1,4 +1,4 @@
-"""Packed attention and the chunked loss against the plain computation, values and gradients."""
+"""Packed attention, products and the chunked loss against the plain computation, values and gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -19,8 +19,10 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from ichigo.language.layouts import IGNORE, Example
 from ichigo.language.packing import Packed, pack
 from ichigo.training import attention
-from ichigo.training.head import CHUNK, LossHead
+from ichigo.training import head as head_module
+from ichigo.training.head import CHUNK, KEPT, LossHead
 from ichigo.training.model import MicroBatch, StageModel
+from ichigo.training.product import product, use_products
 
 CPU = torch.device("cpu")
 VOCABULARY = 60
@@ -137,6 +139,32 @@ def test_the_loss_and_every_gradient_equal_those_of_the_unpacked_examples(packed
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("shape", [(7, 16), (1, 5, 16), (0, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_torch_s_linear_with_its_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    rows, weight = (torch.randn(size, dtype=dtype, requires_grad=True) for size in (shape, (24, 16)))
+    ours, theirs = product(rows, weight), linear(rows, weight)
+    gradient = torch.randn_like(theirs)
+    torch.testing.assert_close(ours, theirs)
+    for pair in zip(*(torch.autograd.grad(found, [rows, weight], gradient) for found in (ours, theirs)), strict=True):
+        torch.testing.assert_close(*pair)
+
+
+def test_layers_with_a_bias_stay_and_the_others_keep_name_and_parameter() -> None:
+    module = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Sequential(nn.Linear(4, 2)))
+    names = {name: id(parameter) for name, parameter in module.named_parameters()}
+    rows = torch.randn(5, 3)
+    before = module(rows)
+    use_products(module)
+    assert {name: id(parameter) for name, parameter in module.named_parameters()} == names
+    assert [type(layer) is nn.Linear for layer in module.modules() if not isinstance(layer, nn.Sequential)] == [
+        False,
+        True,
+    ]
+    torch.testing.assert_close(module(rows), before)
+
+
 def head_and_rows(rows: int, columns: int = 40) -> tuple[LossHead, Tensor, Tensor]:
     torch.manual_seed(1)
     head = LossHead(nn.Parameter(torch.randn(columns, 16)))
@@ -144,7 +172,9 @@ def head_and_rows(rows: int, columns: int = 40) -> tuple[LossHead, Tensor, Tenso
 
 
 @pytest.mark.parametrize("rows", [1, CHUNK, CHUNK + 1, 3 * CHUNK - 7])
-def test_the_chunked_loss_is_the_cross_entropy(rows: int) -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "chunked"])
+def test_the_loss_is_the_cross_entropy(rows: int, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "KEPT", KEPT if kept else 0)
     head, hidden, targets = head_and_rows(rows)
     gradients = torch.autograd.grad(head(hidden, targets), [hidden, head.weight])
     plain = cross_entropy(hidden @ head.weight.T, targets, reduction="sum")

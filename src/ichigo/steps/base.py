@@ -1,43 +1,102 @@
-"""``base``: the text model under everything, made small from nothing or taken from a Hugging Face folder."""
+"""``base``: the text model under everything: initialised or trained, small, or taken from a Hugging Face folder."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ichigo import recipe as recipes
-from ichigo.recipe.schema import FolderBase, InitBase
+from ichigo.errors import DataError
+from ichigo.recipe.schema import FolderBase, InitBase, TrainBase
 from ichigo.steps.context import Step, open_step
+from ichigo.steps.curves import Shipper
 from ichigo.steps.places import local_copy, place_digest
 from ichigo.store import Artifact, Draft
+
+if TYPE_CHECKING:
+    from ichigo.corpus.texts import TextRow
+    from ichigo.training.base import Conversation
+
+_TEXTS = "texts.parquet"  # the file of a corpus that holds its written rows, if it has any
 
 
 def main(run: str, *, corpus: str, model: str) -> None:
     """Commit the base model and write its reference to ``model``."""
     with open_step("base", run) as step:
-        settings = step.recipe.base
-        make = _initialised if isinstance(settings, InitBase) else _given
-        make(step, settings, step.open(corpus)).reference.save(Path(model))
+        settings, rows = step.recipe.base, step.open(corpus)
+        if isinstance(settings, TrainBase):
+            artifact = _trained(step, settings, rows)
+        elif isinstance(settings, InitBase):
+            artifact = _initialised(step, settings, rows)
+        else:
+            artifact = _given(step, settings)
+        artifact.reference.save(Path(model))
 
 
-def _initialised(step: Step, settings: InitBase | FolderBase, corpus: Artifact) -> Artifact:
-    assert isinstance(settings, InitBase)
+def _trained(step: Step, settings: TrainBase, corpus: Artifact) -> Artifact:
+    if not any(file.path == _TEXTS for file in corpus.files):
+        raise DataError("base.kind is train, but the corpus has no written rows; take kind init or folder")
 
+    def build(draft: Draft) -> None:
+        from ichigo.corpus.texts import read_texts
+        from ichigo.training.base import train_base
+
+        step.log_params(recipes.identity(settings))
+        shipper = Shipper(step)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            conversations = conversations_of(read_texts(corpus.fetch(folder / "corpus", _TEXTS)))
+            try:
+                result = train_base(
+                    conversations, _refusals(step), settings, step.recipe.seed, draft.folder, folder, shipper.add
+                )
+            finally:
+                shipper.ship()
+        draft.facts.update(result.facts, conversations=len(conversations))
+
+    return step.artifact(
+        "base",
+        settings={
+            "base": recipes.identity(settings),
+            "world": step.recipe.data.world is not None,
+            "seed": step.recipe.seed,
+        },
+        inputs={"corpus": corpus},
+        digests={"corpus": corpus.subset_digest(_TEXTS)},
+        build=build,
+        modules=(__name__, "ichigo.training.worker"),
+    )
+
+
+def conversations_of(rows: Iterable[TextRow]) -> list[Conversation]:
+    """The training conversations among ``rows``, in the order of their first rows; a row without a dialogue is one."""
+    found: dict[str, dict[int, tuple[str, str]]] = {}
+    for row in rows:
+        if row.split == "train" and row.answer:
+            found.setdefault(row.dialogue or row.id, {})[row.turn] = (row.text, row.answer)
+    return [[turns[turn] for turn in sorted(turns)] for turns in found.values()]
+
+
+def _refusals(step: Step) -> tuple[str, ...]:
+    """What later stages answer to noise: no row of the text model says it, but its tokenizer has to spell it."""
+    from ichigo.corpus.world import REFUSAL
+    from ichigo.language.mixing import NOISE_ANSWERS
+
+    return (REFUSAL,) if step.recipe.data.world else NOISE_ANSWERS
+
+
+def _initialised(step: Step, settings: InitBase, corpus: Artifact) -> Artifact:
     def build(draft: Draft) -> None:
         from ichigo.corpus.shards import read_shard
         from ichigo.language.base import init_base
-        from ichigo.language.layouts import TRANSCRIPTION_PROMPTS
-        from ichigo.language.mixing import NOISE_ANSWERS
 
         with tempfile.TemporaryDirectory() as folder:
             rows = [row for row in read_shard(corpus.fetch(Path(folder), "shard-")) if row.split == "train"]
-        texts = [
-            *TRANSCRIPTION_PROMPTS,
-            *NOISE_ANSWERS,
-            *(text for row in rows for text in (row.text, row.answer) if text),
-        ]
-        init_base(texts, settings, step.recipe.seed, draft.folder)
+        spelled = [text for row in rows for text in (row.text, row.answer) if text]
+        init_base([*_refusals(step), *spelled], settings, step.recipe.seed, draft.folder)
 
     return step.artifact(
         "base",
@@ -48,8 +107,7 @@ def _initialised(step: Step, settings: InitBase | FolderBase, corpus: Artifact) 
     )
 
 
-def _given(step: Step, settings: InitBase | FolderBase, corpus: Artifact) -> Artifact:
-    assert isinstance(settings, FolderBase)
+def _given(step: Step, settings: FolderBase) -> Artifact:
     with tempfile.TemporaryDirectory() as scratch:
         folder = local_copy(settings.model or "", Path(scratch))
 

@@ -4,9 +4,10 @@
 
     run_stage (launch) ── torchrun ── worker x world size ── journal ── on_point
                                         │
-              order, schedule (pure) ── loop ── model (attention, head) ── export
+              order, schedule (pure) ── loop ── model (attention, head, product) ── export
 
-:func:`run_stage` needs no torch; the workers do. The batch and the learning rate of a step are pure functions of
+:mod:`~ichigo.training.base` trains the text model under it all by the same program, with Muon. :func:`run_stage` needs
+no torch; the workers do. The batch and the learning rate of a step are pure functions of
 (seed, step, rank, world), and the loss is the mean over the labelled tokens of the whole optimizer step.
 """
 

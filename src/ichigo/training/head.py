@@ -2,17 +2,21 @@
 
 At 128 771 columns and 4096 tokens the fp32 logits would take 2.1 GB, and their gradient as much again. Only labelled
 rows are multiplied, 256 at a time, and each chunk is computed again in the backward pass: measured at 134 000 columns
-and 1024 rows, 478 MiB instead of 1456. The weight is used in this module's ``forward`` alone, where ZeRO-3 gathers it.
+and 1024 rows, 478 MiB instead of 1456. Logits of a few MiB are kept instead. The weight is used in this module's
+``forward`` alone, where ZeRO-3 gathers it.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from ichigo.training.product import product
+
 CHUNK = 256
+KEPT = 1 << 20  # logits; 4 MiB, and as much for their gradient
 
 
 class LossHead(nn.Module):
@@ -28,9 +32,11 @@ class LossHead(nn.Module):
         ``hidden``: (rows, width) of the weight's dtype; ``targets``: int64 (rows,). Without rows the sum is 0 and still
         has (zero) gradients, because every rank must run the backward pass of every micro-batch.
         """
+        if hidden.shape[0] * self.weight.shape[0] <= KEPT:
+            return self._chunk(hidden, targets)
         chunks = zip(torch.split(hidden, CHUNK), torch.split(targets, CHUNK), strict=True)
         losses: list[Tensor] = [checkpoint(self._chunk, *chunk, use_reentrant=False) for chunk in chunks]
         return torch.stack(losses).sum()
 
     def _chunk(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(linear(hidden, self.weight).float(), targets, reduction="sum")
+        return cross_entropy(product(hidden, self.weight).float(), targets, reduction="sum")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -19,8 +20,10 @@ class StageJob:
     """One stage: from the model folder and the packed data to the folder of the trained model.
 
     ``model`` and ``output`` are Hugging Face folders with ``contract.json``; ``data`` is a folder of
-    :class:`ichigo.language.packing.Packed`; ``journal`` is the file that rank 0 writes, one JSON line per step.
-    ``UserError`` for a precision that the ZeRO stage cannot train.
+    :class:`ichigo.language.packing.Packed`; ``journal`` is the file that rank 0 writes, one JSON line per step. A
+    training that is no stage of the recipe has a ``title`` of its own. Each process computes with ``threads``, by
+    default with an equal share of the machine's cores. ``muon`` (:mod:`ichigo.training.muon`) needs whole matrices:
+    ``ValueError`` for any ZeRO stage but 0.
     """
 
     model: Path
@@ -30,6 +33,18 @@ class StageJob:
     stage: Stage
     launch: Launch
     seed: int
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    title: str = ""
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer == "muon" and self.launch.zero:
+            raise ValueError(f"muon needs whole matrices, ZeRO {self.launch.zero} cuts them; take zero=0")
+
+    @property
+    def name(self) -> str:
+        """What progress and errors call it."""
+        return self.title or self.stage.name
 
     @property
     def world(self) -> int:
@@ -59,3 +74,9 @@ class StageResult:
     tokens: int
     labelled_tokens: int
     seconds: float
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What an artifact remembers of it; ``tokens_per_second`` includes the start of the workers."""
+        speed = round(self.tokens / self.seconds)
+        return {"steps": self.steps, "loss": self.loss, "tokens": self.tokens, "tokens_per_second": speed}

@@ -55,7 +55,7 @@ def run_stage(job: StageJob, workdir: Path, on_point: Callable[[Point], None]) -
                 points.append(point)
                 on_point(point)
     if process.returncode != 0:
-        raise failure.read(workdir, job.stage.name, list(last_lines), log.read_text(errors="replace"))
+        raise failure.read(workdir, job.name, list(last_lines), log.read_text(errors="replace"))
     return StageResult(
         model=job.output,
         steps=len(points),
@@ -75,11 +75,11 @@ def torchrun_command(processes: int, job_file: Path) -> list[str]:
     ]
 
 
-def _environment(processes: int) -> dict[str, str]:
+def _environment(job: StageJob) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0))
     return {
         **os.environ,
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        "OMP_NUM_THREADS": str(job.threads or max(1, cores // job.launch.processes)),
         "GLOO_SOCKET_IFNAME": "lo",  # else gloo resolves the host's name, which need not resolve in a container
         "PYTHONUNBUFFERED": "1",
         LAUNCHER: str(os.getpid()),
@@ -97,11 +97,10 @@ def _still_running(process: subprocess.Popen[str]) -> bool:
 @contextmanager
 def _torchrun(job: StageJob, job_file: Path, log: Path) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
     """torchrun and the last lines of its workers; leaves no process behind however the body ends."""
-    processes = job.launch.processes
     with log.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(
-            torchrun_command(processes, job_file),
-            env=_environment(processes),
+            torchrun_command(job.launch.processes, job_file),
+            env=_environment(job),
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -23,6 +23,7 @@ from ichigo.language.packing import PackedSequence
 from ichigo.recipe.schema import Launch
 from ichigo.training import attention
 from ichigo.training.head import LossHead
+from ichigo.training.product import use_products
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -71,6 +72,7 @@ class StageModel(nn.Module):
         super().__init__()
         self.llama = llama
         self.llama.lm_head = LossHead(llama.lm_head.weight)
+        use_products(self.llama)
 
     @classmethod
     def load(cls, folder: Path, contract: TokenContract, launch: Launch) -> StageModel:
