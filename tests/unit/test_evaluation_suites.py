@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 
 from ichigo.errors import DataError
-from ichigo.evaluation import EvalRow, ItemResult, Report, evaluate
-from ichigo.inference.engine import Engine, Generation, Ids
-from ichigo.language.base import init_base
-from ichigo.language.contract import contract_for
-from ichigo.language.expand import expand
-from ichigo.language.layouts import TRANSCRIPTION_PROMPTS, Example, Layouts, Sample, Turn
-from ichigo.recipe.schema import Evaluation, Expand, InitBase
+from ichigo.evaluation.suites import EvalRow, ItemResult, Report, evaluate
+from ichigo.inference.engine import Engine, Generation
+from ichigo.language.layouts import TRANSCRIPTION_PROMPTS, Layouts, Sample, Turn
+from ichigo.recipe.schema import Evaluation
+from tests.unit.evaluation_support import Answer, Prompt, Scripted, codes, ids, make_base, make_model, says, words
 
 SETTINGS = Evaluation(items=64, max_new_tokens=16, batch=4)
 
@@ -28,35 +23,8 @@ SETTINGS = Evaluation(items=64, max_new_tokens=16, batch=4)
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """A real engine on a small random model; it knows nothing."""
-    torch.set_num_threads(1)
-    base, out = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("model")
-    settings = InitBase(kind="init", width=32, layers=1, heads=2, kv_heads=1, feed_forward=32, vocabulary=300)
-    init_base(["turn on the light", "good morning"], settings, seed=1, folder=base)
-    expand(base, contract_for(base, "a" * 64), Expand(), seed=1, out_folder=out)
-    return Engine.open(out)
-
-
-class Scripted(Engine):
-    """An engine whose answers come from a function of the prompt instead of a model."""
-
-    def __init__(self, layouts: Layouts, answer: Callable[[list[int]], Generation], nats: float = 2.0) -> None:
-        self.contract, self.layouts = layouts.contract, layouts
-        self._answer, self._nats = answer, nats
-        self.prompts: list[list[int]] = []
-
-    def generate(
-        self, prompts: Sequence[Ids], max_new_tokens: int, batch: int, what: str = "generate"
-    ) -> list[Generation]:
-        self.prompts += [[int(token) for token in prompt] for prompt in prompts]
-        return [self._answer([int(token) for token in prompt]) for prompt in prompts]
-
-    def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
-        count = sum(int((example.labels != -100).sum()) for example in examples)
-        return self._nats * count, count
-
-
-def codes(seed: int, length: int = 20) -> npt.NDArray[np.int16]:
-    return np.random.default_rng(seed).integers(0, 512, length).astype(np.int16)
+    folder = tmp_path_factory.mktemp("models")
+    return Engine.open(make_model(make_base(folder / "base"), folder / "model"))
 
 
 def rows(count: int) -> list[EvalRow]:
@@ -67,29 +35,18 @@ def rows(count: int) -> list[EvalRow]:
     ]
 
 
-def words(layouts: Layouts, text: str) -> tuple[int, ...]:
-    """The ids of ``text`` as an answer, taken from the layout of a text sample."""
-    labels = layouts.example(Sample("text", (Turn("a", text),)), loss_on="answers").labels
-    return tuple(int(token) for token in labels[labels != -100][:-1])
-
-
-def says(layouts: Layouts, text: str) -> Callable[[list[int]], Generation]:
-    generation = Generation(words(layouts, text), "eot")
-    return lambda prompt: generation
-
-
-def perfect(layouts: Layouts, items: Sequence[EvalRow]) -> Callable[[list[int]], Generation]:
+def perfect(layouts: Layouts, items: Sequence[EvalRow]) -> Answer:
     """Knows every row by the prompts that training would lay out for it."""
-    known: dict[tuple[int, ...], str] = {}
+    known: dict[Prompt, str] = {}
     for row in items:
         for prompt in TRANSCRIPTION_PROMPTS:
             sample = Sample("transcription", (Turn(row.codes),), prompt)
-            known[tuple(layouts.prompt_for(sample).tolist())] = row.text
+            known[ids(layouts.prompt_for(sample))] = row.text
         if row.answer is not None:
             for user in (row.codes, row.text):
                 kind = Sample("text" if isinstance(user, str) else "speech", (Turn(user),))
-                known[tuple(layouts.prompt_for(kind).tolist())] = row.answer
-    return lambda prompt: Generation(words(layouts, known[tuple(prompt)]), "eot")
+                known[ids(layouts.prompt_for(kind))] = row.answer
+    return lambda prompt: Generation(words(layouts, known[prompt]), "eot")
 
 
 def test_a_model_that_knows_everything_gets_everything(engine: Engine) -> None:
@@ -119,10 +76,10 @@ def test_wrong_answers_are_counted_by_their_kind(engine: Engine) -> None:
         4: lambda prompt: Generation(words(layouts, "answer answer"), "length"),
         5: says(layouts, "answer 6"),
     }
-    spoken = {tuple(layouts.prompt_for(Sample("speech", (Turn(row.codes),)))): at for at, row in enumerate(rows(10))}
+    spoken = {ids(layouts.prompt_for(Sample("speech", (Turn(row.codes),)))): at for at, row in enumerate(rows(10))}
 
-    def answer(prompt: list[int]) -> Generation:
-        return special.get(spoken.get(tuple(prompt), 0), right)(prompt)
+    def answer(prompt: Prompt) -> Generation:
+        return special.get(spoken.get(prompt, 0), right)(prompt)
 
     report = evaluate(Scripted(layouts, answer), rows(10), SETTINGS, seed=0)
     outcomes = {item.id: item.outcome for item in report.items if item.suite == "spoken_answers"}
@@ -213,7 +170,7 @@ def test_a_question_that_many_voices_ask_is_asked_once_as_text(engine: Engine) -
     scripted = Scripted(engine.layouts, says(engine.layouts, "four"))
     metrics = evaluate(scripted, items, SETTINGS, seed=0).metrics
     assert (metrics["spoken_answers.items"], metrics["text_answers.items"]) == (5, 1)
-    text = engine.layouts.prompt_for(Sample("text", (Turn("what is two plus two"),))).tolist()
+    text = ids(engine.layouts.prompt_for(Sample("text", (Turn("what is two plus two"),))))
     assert scripted.prompts.count(text) == 1
 
 

@@ -1,0 +1,105 @@
+"""Asking an engine: questions in, judged answers out, conversations turn by turn with the model's own answers.
+
+A base model that was never expanded is asked in text by an engine of its own (:func:`open_text_engine`): the text ids
+of the expanded tokenizer are the base's own, so both engines get identical prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ichigo.evaluation.items import ItemResult, Question, Suite
+from ichigo.evaluation.scorers import Outcome, outcome
+from ichigo.language.layouts import Codes, Layouts, Sample, Turn
+from ichigo.recipe.schema import Evaluation
+
+if TYPE_CHECKING:
+    from ichigo.inference.engine import Engine
+    from ichigo.language.contract import TokenContract
+
+_MARKERS = 3  # of an answer in sound tokens: <|sound_start|>, <|sound_end|>, <|eot_id|>
+
+
+def open_text_engine(folder: Path, contract: TokenContract) -> Engine:
+    """The text model that ``contract`` was made from, as an engine for text prompts.
+
+    Raises :class:`~ichigo.errors.ContractError` for a folder with another tokenizer and
+    :class:`~ichigo.errors.ModelError` for one that is no usable Llama.
+    """
+    import torch
+
+    from ichigo.inference.engine import Engine
+    from ichigo.language.checkpoint import open_llama
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = open_llama(folder)
+    model.to(device)  # type: ignore[arg-type]  # transformers types its decorator, not the method
+    return Engine(model, Layouts.open(folder, contract))
+
+
+class Examiner:
+    """Asks one engine and judges what it says; everything it generates is greedy.
+
+    Attributes:
+        seed: chooses items and prompts, and seeds intervals.
+    """
+
+    def __init__(self, engine: Engine, settings: Evaluation, seed: int) -> None:
+        self.seed, self._engine, self._settings = seed, engine, settings
+
+    def choose(self, suite: Suite) -> list[Question]:
+        """The questions of ``suite`` that are asked."""
+        return suite.choose(self._settings.items, self.seed)
+
+    def ask(self, suite: str, questions: Sequence[Question]) -> list[ItemResult]:
+        """The answer to the last turn of each question."""
+        return [turns[-1] for turns in self.converse(suite, questions)]
+
+    def converse(self, suite: str, questions: Sequence[Question]) -> list[list[ItemResult]]:
+        """The answers to every turn of each question; the model's own answers are the history of its later turns.
+
+        A conversation in which the model says nothing cannot go on: its later turns count as empty.
+        """
+        turns: list[list[ItemResult]] = [[] for _ in questions]
+        longest = max((len(question.sample.turns) for question in questions), default=0)
+        for at in range(longest):
+            here = [number for number, question in enumerate(questions) if at < len(question.sample.turns)]
+            going = [number for number in here if all(result.hypothesis for result in turns[number])]
+            said = dict(zip(going, self._turn(suite, [(questions[n], turns[n]) for n in going]), strict=True))
+            for number in here:
+                turns[number].append(said.get(number) or _result(suite, questions[number], at, "", "empty", 0))
+        return turns
+
+    def speak(self, suite: str, questions: Sequence[Question], max_codes: int) -> list[Codes]:
+        """The sound codes, int16 (n,) with n <= ``max_codes``, with which the model answers each question."""
+        layouts, batch = self._engine.layouts, self._settings.batch
+        prompts = [layouts.prompt_for(question.sample) for question in questions]
+        generations = self._engine.generate(prompts, max_codes + _MARKERS, batch, what=suite)
+        return [layouts.codes_of(generation.tokens)[:max_codes] for generation in generations]
+
+    def _turn(self, suite: str, asked: Sequence[tuple[Question, list[ItemResult]]]) -> list[ItemResult]:
+        """The next answer of each conversation, given what was said in it so far."""
+        prompts = [self._engine.layouts.prompt_for(_so_far(question, said)) for question, said in asked]
+        generations = self._engine.generate(prompts, self._settings.max_new_tokens, self._settings.batch, what=suite)
+        results = []
+        for (question, said), generation in zip(asked, generations, strict=True):
+            text, stray = self._engine.decode(generation.tokens), self._engine.stray_sound(generation.tokens)
+            reference, ended = question.references[len(said)], generation.stopped == "eot"
+            judged = outcome(reference, text, stray_sound=stray, stopped=ended)
+            results.append(_result(suite, question, len(said), text, judged, len(generation.tokens)))
+        return results
+
+
+def _so_far(question: Question, said: Sequence[ItemResult]) -> Sample:
+    """The sample through the turn after ``said``, with what was really said as its history."""
+    turns = question.sample.turns[: len(said) + 1]
+    answers = [*(result.hypothesis for result in said), ""]
+    own = tuple(Turn(turn.user, answer) for turn, answer in zip(turns, answers, strict=True))
+    return Sample(question.sample.kind, own, question.sample.prompt)
+
+
+def _result(suite: str, question: Question, turn: int, text: str, judged: Outcome, tokens: int) -> ItemResult:
+    reference, words = question.references[turn], question.words[turn]
+    return ItemResult(suite, question.id, reference, text, judged, tokens, words, question.topic, turn)

@@ -1,0 +1,162 @@
+"""Results beside the bars: measure, bar and result of one run, or the mean and each run of several seeds.
+
+What is shown, in what unit, and the bars of each recipe are in ``bars.yaml`` beside this file. A measure that no run
+has is left out, so a recipe without such suites has no table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Metrics = Mapping[str, float]
+
+_FILE = Path(__file__).with_name("bars.yaml")
+_LABEL, _BAR = 59, 13  # columns of the plain table
+
+_UNITS: dict[str, tuple[float, int, str]] = {
+    "percent": (100.0, 1, " %"),
+    "points": (1.0, 1, ""),
+    "p": (1.0, 2, ""),
+    "seconds": (1.0, 0, " s"),
+    "GiB": (2.0**-30, 2, " GiB"),
+}
+"""Unit -> factor, digits, and what stands behind a bar."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table."""
+
+    metric: str
+    label: str
+    unit: str
+
+    def number(self, value: float) -> str:
+        """``value`` in the measure's unit, without the unit."""
+        factor, digits, _ = _UNITS[self.unit]
+        return f"{factor * value:.{digits}f}"
+
+    def result(self, metrics: Metrics) -> str:
+        """The value with its interval, where it has one; ``-`` where it is missing."""
+        value, low, high = (metrics.get(f"{self.metric}{end}") for end in ("", ".low", ".high"))
+        if value is None:
+            return "-"
+        interval = "" if low is None or high is None else f" [{self.number(low)}, {self.number(high)}]"
+        return self.number(value) + interval
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a value must reach or must not exceed."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def kept(self, value: float) -> bool:
+        """Whether ``value`` keeps the bar; not finite never does."""
+        above = self.at_least is None or value >= self.at_least
+        return math.isfinite(value) and above and (self.at_most is None or value <= self.at_most)
+
+    def words(self, measure: Measure) -> str:
+        """``≥ 88.0 %``."""
+        sides = (("≥", self.at_least), ("≤", self.at_most))
+        unit = _UNITS[measure.unit][2]
+        return " ".join(f"{sign} {measure.number(bound)}{unit}" for sign, bound in sides if bound is not None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure over one or more runs.
+
+    Attributes:
+        bar: None where the recipe sets none.
+        results: value and interval of each run, as text.
+        mean: of the runs; None where a run lacks the measure, and of p-values, whose mean says nothing.
+        kept: whether the mean keeps the bar; None without bar or mean.
+    """
+
+    measure: Measure
+    bar: Bar | None
+    results: tuple[str, ...]
+    mean: float | None
+
+    @property
+    def kept(self) -> bool | None:
+        return None if self.bar is None or self.mean is None else self.bar.kept(self.mean)
+
+    @property
+    def bar_words(self) -> str:
+        """The bar, or nothing."""
+        return self.bar.words(self.measure) if self.bar else ""
+
+    @property
+    def verdict(self) -> str:
+        """``kept``, ``missed``, or nothing where nothing is asked; a bar without a result is missed."""
+        if self.bar is None:
+            return ""
+        return "kept" if self.kept else "missed"
+
+
+def known() -> list[str]:
+    """The metrics that the table can show, in its order."""
+    return [measure.metric for measure in _read()[0]]
+
+
+def bars(recipe: str) -> dict[str, Bar]:
+    """The bars of a recipe by metric; none where it sets none."""
+    return _read()[1].get(recipe, {})
+
+
+def rows(runs: Sequence[Metrics], recipe: str) -> list[Row]:
+    """The table of ``runs`` of the recipe named ``recipe``: every measure that a run has, in the file's order."""
+    asked, metrics = bars(recipe), set().union(*runs)
+    return [_row(one, asked.get(one.metric), runs) for one in _read()[0] if one.metric in metrics]
+
+
+def _row(measure: Measure, bar: Bar | None, runs: Sequence[Metrics]) -> Row:
+    known = [run[measure.metric] for run in runs if measure.metric in run]
+    mean = math.fsum(known) / len(known) if len(known) == len(runs) and measure.unit != "p" else None
+    return Row(measure, bar, tuple(measure.result(run) for run in runs), mean)
+
+
+def plain(metrics: Metrics, recipe: str) -> list[str]:
+    """The table of one run for a terminal: measure, bar, result with its interval."""
+    table = rows([metrics], recipe)
+    lines = [f"{row.measure.label:<{_LABEL}}{row.bar_words:<{_BAR}}{row.results[0]}{_flag(row)}" for row in table]
+    return [f"{'measure':<{_LABEL}}{'bar':<{_BAR}}result [95 %]", *lines] if lines else []
+
+
+def _flag(row: Row) -> str:
+    return "  missed" if row.verdict == "missed" else ""
+
+
+def markdown(runs: Mapping[str, Metrics], recipe: str) -> str:
+    """The table of several runs by their names, in Markdown: measure, bar, mean, whether it keeps the bar, each run."""
+    table = rows(list(runs.values()), recipe)
+    head = ["measure", "bar", "mean", "", *runs]
+    lines = [
+        [
+            row.measure.label,
+            row.bar_words,
+            "-" if row.mean is None else row.measure.number(row.mean),
+            row.verdict,
+            *row.results,
+        ]
+        for row in table
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+@cache
+def _read() -> tuple[tuple[Measure, ...], dict[str, dict[str, Bar]]]:
+    content: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    measures = tuple(Measure(**entry) for entry in content["measures"])
+    goals = {name: {metric: Bar(**bar) for metric, bar in asked.items()} for name, asked in content["bars"].items()}
+    return measures, goals
