@@ -53,11 +53,13 @@ def ichigo(run: str, recipe_uri: str, recipe_digest: str) -> None:
         with dsl.ParallelFor(prepared.outputs["Output"], name="shards") as shard:
             shards = step(tokenize, run=run, shard=shard, corpus=corpus, tokenizer=tokenizer, contract=ids)
         tokens = shards.outputs["tokens"]
-        data = step(mix, run=run, tokens=dsl.Collected(tokens), base=base, contract=ids).outputs["data"]
-        model = step(expand, run=run, base=base, contract=ids).outputs["model"]
+        mixed = step(mix, run=run, tokens=dsl.Collected(tokens), corpus=corpus, base=base, contract=ids)
+        data = mixed.outputs["data"]
+        model = step(expand, run=run, base=base, tokenizer=tokenizer, contract=ids).outputs["model"]
         for stage in STAGE_ORDER:
             model = step(train, run=run, stage=stage, start=model, data=data).outputs["model"]
-        judged = step(evaluate, run=run, model=model, tokens=dsl.Collected(tokens)).outputs["evaluation"]
+        beside = {"base": base, "tokenizer": tokenizer, "corpus": corpus, "tokens": dsl.Collected(tokens)}
+        judged = step(evaluate, run=run, model=model, **beside).outputs["evaluation"]
         verdict = step(gate, run=run, evaluation=judged).output
         with dsl.If(verdict != "refuse", name="not-refused"):
             step(register, run=run, model=model, verdict=verdict)

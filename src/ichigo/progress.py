@@ -2,19 +2,24 @@
 
 A step runs in a process of its own whose output the engine reads, so progress is printed as one line per beat (at most
 one every ``every`` seconds) with a fixed prefix; the engine's screen parses the prefix, a log file keeps the line.
+Lines of steps that run side by side mix, so each names its step, also in processes that a step starts (torchrun's).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
 
 PREFIX = "[progress]"
+STEP_VARIABLE = "ICHIGO_STEP"
+"""The step that this process and its children work for; set by whoever opens a step."""
 
 
 class Progress:
-    """Counts work of a known size and prints ``[progress] what 40/200 · 12.5 rows/s · 13 s left · loss 2.31``."""
+    """Counts work of a known size and prints ``[progress] step | what 40/200 · 12.5 rows/s · 13 s left · loss 2.31``;
+    outside a step, without ``step | ``."""
 
     def __init__(self, what: str, total: int, unit: str, *, every: float = 2.0, out: TextIO | None = None) -> None:
         self.what, self.total, self.unit, self.every = what, total, unit, every
@@ -35,4 +40,5 @@ class Progress:
         rate = self.done / max(now - self._start, 1e-9)
         left = max(self.total - self.done, 0) / rate if rate else 0.0
         parts = [f"{self.what} {self.done}/{self.total}", f"{rate:.1f} {self.unit}/s", f"{left:.0f} s left"]
-        return f"{PREFIX} " + " · ".join([*parts, *([note] if note else [])])
+        step = os.environ.get(STEP_VARIABLE)
+        return f"{PREFIX} {f'{step} | ' if step else ''}" + " · ".join([*parts, *([note] if note else [])])

@@ -70,7 +70,10 @@ class House:
         self.temporary.mkdir()
         ours = ("AWS_", "MLFLOW_", "ICHIGO_")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        self.environment = plain | {"TMPDIR": str(self.temporary), "COLUMNS": "100", "LINES": "40"}
+        self.environment = plain | {
+            **{"TMPDIR": str(self.temporary), "COLUMNS": "100", "LINES": "40"},
+            "TERM": "dumb",  # lines and no live table, which tests/unit/test_cli_screen.py draws
+        }
 
     def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
         """``ichigo run smoke`` in this folder."""
@@ -143,7 +146,7 @@ def _command(process: psutil.Process) -> str:
 
 
 class Terminal:
-    """``ichigo run smoke`` on a terminal of 100 columns, so that every beat of progress is seen at once."""
+    """``ichigo run smoke`` on a terminal of 100 columns that cannot redraw."""
 
     def __init__(self, house: House, *arguments: str) -> None:
         self._ours, theirs = os.openpty()
@@ -408,11 +411,8 @@ def test_a_cancelled_run_is_closed_and_nothing_of_it_lives(house: House, cancell
     assert house.left_over() == []
 
 
-def test_a_terminal_shows_progress_in_place_and_the_table_of_a_cancelled_run(cancelled: tuple[Terminal, Ended]) -> None:
+def test_a_cancelled_run_shows_how_far_it_came(cancelled: tuple[Terminal, Ended]) -> None:
     terminal, _ = cancelled
-    beats = re.findall(r"([^\r\n]*instruct \d+/100000 · [^\r\n]*)\r(\x1b\[K)?", terminal.seen)
-    assert beats
-    assert all(len(beat) < 100 and taken_off for beat, taken_off in beats)
     assert re.search(r"^instruct +cancelled .* stopped", terminal.seen, re.MULTILINE)
     assert "run again to go on from what is committed" in terminal.seen
 

@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from ichigo import recipe as recipes
-from ichigo.cli.run import Screen
 from ichigo.engines.local import check_places
 from ichigo.engines.platform import Endpoints
 from ichigo.errors import IntegrityError, RecipeError
@@ -295,16 +294,3 @@ class TestClosing:
         assert summary["reason"] == "pretrain: its process ended without a word (killed?)"
         assert [(step["name"], step["status"]) for step in summary["steps"]] == [("pretrain", "failed")]
         assert client(platform).get_run(summary["mlflow"]["mlflow_run"]).info.status == "FAILED"
-
-
-def test_progress_is_rare_where_no_terminal_redraws_it(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen()
-    screen.show("step", "pretrain | runs: no model-pretrain was made before")
-    for step in range(50):
-        screen.show("progress", f"pretrain {step}/50 · 8.9 steps/s")
-    screen.show("end", "the table")
-    assert capsys.readouterr().out.splitlines() == [
-        "    0:00  pretrain             runs: no model-pretrain was made before",
-        "",
-        "the table",
-    ]

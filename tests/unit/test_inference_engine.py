@@ -132,6 +132,35 @@ def test_the_limit_cuts_and_the_stop_token_needs_room(
     assert engine.generate([prompts[at]], length, 1) == [Generation(expected[at].tokens, "length")]
 
 
+def test_one_token_at_a_time_gives_the_same_answers(
+    engine: Engine, prompts: list[list[int]], expected: list[Generation]
+) -> None:
+    for prompt, answer in zip(prompts, expected, strict=True):
+        decoding = engine.begin(prompt, LIMIT)
+        assert Generation(tuple(decoding), decoding.stopped or "length") == answer
+        assert list(decoding) == [], "an answer that ended stays ended"
+
+
+def test_the_first_token_needs_only_the_prefill(
+    engine: Engine, folder: Path, prompts: list[list[int]], expected: list[Generation]
+) -> None:
+    prompt = next(prompt for prompt, answer in zip(prompts, expected, strict=True) if len(answer.tokens) > 1)
+    model = load_model(folder, engine.contract)
+    passes: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, inputs: passes.append(inputs["input_ids"].shape[1]), with_kwargs=True)
+    decoding = Engine(model, engine.layouts).begin(prompt, LIMIT)
+    assert passes == [len(prompt)], "the prefill is done before the first token is asked for"
+    next(decoding)
+    assert len(passes) == 1
+    next(decoding)
+    assert passes[1:] == [1]
+
+
+def test_begin_refuses_what_generate_refuses(engine: Engine) -> None:
+    with pytest.raises(DataError, match=r"4090 tokens.*4096 positions"):
+        engine.begin([5] * 4090, LIMIT)
+
+
 def test_no_prompts_no_answers(engine: Engine) -> None:
     assert engine.generate([], LIMIT, 4) == []
 

@@ -353,7 +353,7 @@ class TestOverrides:
 
 class TestSources:
     def test_an_unknown_name_is_answered_with_the_known_ones(self) -> None:
-        assert problems("smok") == ["shipped are llama-3.1-8b, llama-3.2-1b-one-gpu, smoke; did you mean smoke?"]
+        assert problems("smok") == ["shipped are llama-3.1-8b, llama-3.2-1b-one-gpu, smoke, tiny; did you mean smoke?"]
 
     def test_a_folder_or_foreign_bytes_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")

@@ -68,7 +68,18 @@ def test_the_keys_are_those_that_the_module_documents(recipe: Recipe) -> None:
     documented = re.findall(r"^(\w+)(?:\[\])?  +\S", room.__doc__ or "", re.MULTILINE)
     assert sorted(documented) == sorted(summary)
     assert {key for row in summary["steps"] for key in row} == {
-        *("name", "status", "reason", "seconds", "startup_seconds", "kfp_seconds", "artifact", "facts")
+        *(
+            "name",
+            "status",
+            "reason",
+            "seconds",
+            "startup_seconds",
+            "kfp_seconds",
+            "ended_seconds",
+            "peak_memory",
+            "artifact",
+            "facts",
+        )
     }
     assert set(summary["gate"]) == {"verdict", "rules"}
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary

@@ -6,14 +6,11 @@ import argparse
 import os
 import shutil
 import sys
-import textwrap
-import time
+from pathlib import Path
 
 from ichigo.cli import recipes
 
 HELP = "run a recipe's pipeline on this machine, starting the embedded platform if no other is configured"
-_QUIET = 10.0  # seconds between progress lines where no terminal redraws them
-_INDENT = 31  # columns before a message: the clock and the step's name
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,24 +19,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check everything that can be checked first, then run and print the summary."""
+    """Check everything that can be checked first, then run, show the summary and what to try next."""
+    from ichigo.cli.screen import next_steps, screen
     from ichigo.engines import local, platform
+    from ichigo.engines.pipeline import compiled_pipeline
+    from ichigo.engines.plan import planned_steps
 
     recipe, home = recipes.load(args), platform.default_home(os.environ).resolve()
     local.check_places(recipe)
-    screen = Screen()
-    try:
-        screen.show("step", "platform | starting or finding MLflow and S3")
+    with screen(f"ichigo run {recipe.name}", planned_steps(compiled_pipeline())) as seen:
+        seen.show("step", "platform | starting or finding MLflow and S3")
         endpoints = platform.resolve(home, os.environ)
         platform.check_reachable(endpoints)
-        screen.show("step", f"platform | {endpoints}")
-        local.run(recipe, endpoints, home, screen.show)
-    finally:
-        screen.clear()
-    print(f"summary  {home / 'runs' / 'latest' / 'summary.json'}")
+        seen.show("step", f"platform | {endpoints}")
+        summary = local.run(recipe, endpoints, home, seen.show)
+    print(f"summary  {home / 'runs' / 'latest' / 'summary.json'}\n")
+    print(next_steps(recipe, args.recipe, summary, _program()))
     return 0
 
 
+<<<<<<< HEAD
 class Screen:
     """Prints what steps say as lines; a beat of progress replaces the last one on a terminal, and is rare elsewhere."""
 
@@ -81,3 +80,9 @@ class Screen:
         seconds = int(time.monotonic() - self._start)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         return f"{f'{hours}:{minutes:02d}' if hours else minutes}:{seconds % 60:02d}".rjust(8)
+=======
+def _program() -> str:
+    """How to call this program again: by its path if it is not on PATH."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "ichigo" and not shutil.which("ichigo") else "ichigo"
+>>>>>>> hears

@@ -1,6 +1,11 @@
-"""Generation: the one engine behind asking a model, evaluating it and serving it.
+"""Generation: asking a model, evaluating it and serving it.
 
-:mod:`ichigo.inference.engine` computes and imports torch; this package itself imports nothing.
+``engine``   a model folder opened once: greedy answers in batches or token by token, loss of labelled tokens
+``session``  a spoken or written question in, an answer with its times out; text in, speech tokens out
+``chain``    from a model's artifact to its folder and its speech tokenizer on disk
+``level``    whether a recording holds any sound
+
+The first two import torch; this package itself imports nothing.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, LlamaForCausalLM
+from transformers.utils import logging
 
 from ichigo.errors import ContractError, DataError
 from ichigo.language.checkpoint import load_model
@@ -68,12 +69,19 @@ class Engine:
             ModelError: not a Llama, no safetensors, or code or pickles in the folder.
         """
         contract = contract or TokenContract.load(folder)
+        hub: Any = logging
+        hub.disable_progress_bar()  # of reading weights, on the terminal of a person who asks
         model: Any = load_model(folder, contract)
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), Layouts.open(folder, contract))
 
     def decode(self, tokens: Ids) -> str:
         """The text of generated ids; sound tokens and specials are left out."""
         return self.layouts.answer_of(tokens)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return int(self._model.config.max_position_embeddings)
 
     def stray_sound(self, tokens: Ids) -> bool:
         """Whether generated ids hold a sound token or a sound marker, which no text answer should."""
@@ -107,6 +115,16 @@ class Engine:
             answers.update(zip(chosen, self._answers(rows, max_new_tokens), strict=True))
             progress.advance(len(chosen))
         return [answers[number] for number in range(len(prompts))]
+
+    def begin(self, prompt: Ids, max_new_tokens: int) -> Decoding:
+        """Prefill one prompt; the result gives the answer's tokens one by one, those of :meth:`generate` alone.
+
+        The prefill is complete on return, on a GPU as well, so that a caller can time it. Raises what :meth:`generate`
+        raises.
+        """
+        self._check_prompt(0, prompt, max_new_tokens)
+        rows = _Rows([prompt], max_new_tokens, self.contract.pad, self._model)
+        return Decoding(rows, max_new_tokens, self._tokens, self.contract.stop_ids)
 
     @torch.inference_mode()
     def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
@@ -162,12 +180,47 @@ class Engine:
         strange = next((int(token) for token in prompt if not 0 <= token < self._tokens), None)
         if strange is not None:
             raise ContractError(f"prompt {number} holds id {strange}; the contract's ids are 0..{self._tokens - 1}")
-        positions = self._model.config.max_position_embeddings
-        if len(prompt) + max_new_tokens > positions:
+        if len(prompt) + max_new_tokens > self.positions:
             raise DataError(
                 f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones it exceeds the model's "
-                f"{positions} positions; shorten the recording or lower max_new_tokens"
+                f"{self.positions} positions; shorten the recording or lower max_new_tokens"
             )
+
+
+class Decoding(Iterator[int]):
+    """One answer under way, made by :meth:`Engine.begin`: iterating gives its token ids as they are chosen.
+
+    The first token only has to be picked from the logits of the prefill; every other costs a pass through the model.
+
+    Attributes:
+        stopped: how the answer ended, as in :class:`Generation`; None while it goes on.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, rows: _Rows, max_new_tokens: int, tokens: int, stop_ids: Sequence[int]) -> None:
+        self.stopped: Literal["eot", "length"] | None = None
+        self._rows, self._left, self._tokens, self._stop_ids = rows, max_new_tokens, tokens, stop_ids
+        self._chosen: Tensor | None = None
+        self._logits = rows.logits()
+        if self._logits.is_cuda:
+            torch.cuda.synchronize()
+
+    @torch.inference_mode()
+    def __next__(self) -> int:
+        if self.stopped is None and not self._left:
+            self.stopped = "length"
+        if self.stopped is not None:
+            raise StopIteration
+        if self._chosen is not None:
+            self._rows.advance(self._chosen, [0])
+            self._logits = self._rows.logits()
+        self._left -= 1
+        self._chosen = self._logits[:, : self._tokens].argmax(-1)
+        token = int(self._chosen)
+        if token in self._stop_ids:
+            self.stopped = "eot"
+            raise StopIteration
+        return token
 
 
 class _Rows:

@@ -30,7 +30,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-SampleType = Literal["speech", "transcription", "text", "sound", "multi_turn", "noise"]
+SampleType = Literal["speech", "transcription", "text", "sound", "multi_turn", "noise", "mixed", "speak"]
 """The layouts of ``ichigo.language.layouts``: ``sound`` is pre-training on sound tokens alone (paper, section 2)."""
 
 StageName = Literal["pretrain", "instruct", "enhance"]
@@ -112,12 +112,24 @@ class Voices(Section):
         return held_out
 
 
+class World(Section):
+    """A generated assistant world: questions with answers, spoken by espeak-ng and written (see ``corpus.world``)."""
+
+    utterances: Positive = 16000  # spoken training rows
+    held_out: Annotated[float, Field(gt=0, lt=0.5)] = 0.12  # combinations that no training row has in any form
+    text_only_facts: Annotated[float, Field(gt=0, lt=0.5)] = 0.2  # facts that training rows never speak
+    held_out_voices: Positive = 11  # variants that neither tokenizer nor model hears in training
+    noise: Annotated[int, Field(ge=0)] = 400  # non-speech training rows
+    items: Positive = 600  # evaluation rows per suite, where the world has them
+
+
 class Data(Section):
     """Where recordings and text come from, and how they are split."""
 
     folder: Annotated[str | None, Local, Field(description="the AudioFolder with metadata.jsonl: a path")] = None
     sentences: tuple[Sentence, ...] = ()
     voices: Voices | None = None
+    world: World | None = None
     held_out_speakers: Share = 0.25  # of the folder's speakers, when its rows carry no split
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer rows are set aside
     shards: Positive = 2  # units of parallel tokenisation
@@ -150,6 +162,7 @@ class FitTokenizer(Section):
     steps: Positive = 200
     batch: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    causal_block: Annotated[int, Field(ge=0)] = 0  # sound tokens per block; 0 attends to the whole utterance
 
     @field_validator("heads")
     @classmethod
@@ -191,6 +204,16 @@ class InitBase(Section):
         return _divides(kv_heads, "heads", info)
 
 
+class TrainBase(InitBase):
+    """A small Llama trained on the world's text: it plays the part of the published text model."""
+
+    kind: Literal["train"]  # type: ignore[assignment]
+    steps: Positive = 1000
+    batch_tokens: Positive = 768  # tokens per optimizer step
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 30
+
+
 class FolderBase(Section):
     """A Hugging Face folder (safetensors, never remote code), by path or ``s3://``."""
 
@@ -202,7 +225,7 @@ class FolderBase(Section):
 class Expand(Section):
     """How the rows of the new tokens start (paper, section 2: the mean of the existing rows)."""
 
-    init: Literal["mean", "mean_noise"] = "mean_noise"
+    init: Literal["mean", "mean_noise", "codebook"] = "mean_noise"
     noise: Annotated[float, Field(ge=0)] = 0.02  # relative to the spread of the existing rows; unused by "mean"
 
 
@@ -218,6 +241,8 @@ class Stage(Section):
     accumulation: Positive = 1  # micro-batches per optimizer step
     packing: bool = True
     loss_on: Literal["all", "answers"] = "all"
+    replacement: Share = 0.0  # of the input's sound tokens, replaced by random ones while training
+    enabled: bool = True  # False hands the model on untrained: with or without this stage is a claim to test
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -292,7 +317,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     data: Data
     tokenizer: Annotated[FitTokenizer | ImportTokenizer, Field(discriminator="kind")]
-    base: Annotated[InitBase | FolderBase, Field(discriminator="kind")]
+    base: Annotated[InitBase | TrainBase | FolderBase, Field(discriminator="kind")]
     expand: Expand = Expand()
     launch: Launch = Launch()
     stages: tuple[Stage, Stage, Stage]
@@ -329,7 +354,7 @@ def unfed(data: Data, stages: Mapping[int, Stage]) -> list[Finding]:
     A folder may hold anything, so only the recipe's own sentences are judged. A recipe with neither is one whose folder
     is still to be named (:func:`ichigo.recipe.missing_places`).
     """
-    if data.folder is not None or not data.sentences:
+    if data.folder is not None or data.world is not None or not data.sentences:
         return []
     lacks = {kind: _lacks(kind, data) for kind in get_args(SampleType)}
     return [
@@ -353,7 +378,7 @@ def unbounded(rules: Mapping[int, Rule]) -> list[Finding]:
     ]
 
 
-_ANSWERS_NEEDED: dict[SampleType, int] = {"speech": 1, "text": 1, "multi_turn": 2}
+_ANSWERS_NEEDED: dict[SampleType, int] = {"speech": 1, "text": 1, "multi_turn": 2, "mixed": 1}
 """Sentences with an answer below which a type cannot be made; a conversation asks at least two questions."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -19,9 +20,10 @@ from typing import Any
 
 from ichigo import recipe as recipes
 from ichigo.errors import IchigoError
+from ichigo.progress import STEP_VARIABLE
 from ichigo.recipe.schema import Recipe
 from ichigo.steps import ENTERED
-from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
+from ichigo.steps.records import Records, RunRecord, StepRecord, facts_line, read_recipe
 from ichigo.store import Artifact, Draft, Identity, Reference, Store, code_digest
 from ichigo.tracking.runs import DatasetInput, Point, RunTree
 
@@ -141,7 +143,7 @@ class Step:
 
     def close(self, error: BaseException | None) -> None:
         """End the nested run and write the step's record."""
-        self.record.finished = time.time()
+        self.record.finished, self.record.peak_memory = time.time(), _peak_memory()
         self.record.heavy = [name for name in _HEAVY if sys.modules.get(name)]
         if error is not None:
             self.record.status, self.record.reason = "failed", str(error) or type(error).__name__
@@ -150,7 +152,9 @@ class Step:
         self.records.save_step(self.record)
         if self.record.mlflow_run:
             self.tree.end(self.record.mlflow_run, "FAILED" if error else "FINISHED")
-        self.say(f"{self.record.status} in {self.record.finished - self.record.started:.1f} s")
+        facts = facts_line(self.record.facts) if self.record.status == "done" else ""
+        seconds = self.record.finished - self.record.started
+        self.say(f"{self.record.status} in {seconds:.1f} s{f': {facts}' if facts else ''}")
 
 
 @contextmanager
@@ -160,6 +164,7 @@ def open_step(name: str, run: str) -> Iterator[Step]:
     An error is written to the step's record before it ends the process; one of ours ends it with its exit code and its
     message alone, any other with its traceback.
     """
+    os.environ[STEP_VARIABLE] = name
     records = Records.at(run)
     record = records.run()
     if record is None:
@@ -193,3 +198,12 @@ def _process_start() -> float:
         return ENTERED
     since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time() - since_boot + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_memory() -> int:
+    """Bytes: the largest resident set that this process, or one that it waited for, ever had (training's workers too).
+
+    Linux counts a new process from what its parent had, so the number is never below that of what started the step.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -43,10 +43,20 @@ class StepRecord:
     entered: float = 0.0
     started: float = 0.0
     finished: float = 0.0
+    peak_memory: int = 0  # bytes: the largest resident set of a process of the step
     artifact: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     mlflow_run: str = ""
     heavy: list[str] = field(default_factory=list)  # what costs seconds to import and this process has imported
+
+
+def facts_line(facts: Mapping[str, Any]) -> str:
+    """The facts of a step that are numbers, in one line for a person."""
+    return ", ".join(f"{name} {_number(value)}" for name, value in facts.items() if isinstance(value, int | float))
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def read_recipe(store: Store, uri: str, digest: str) -> Recipe:

@@ -9,12 +9,14 @@ recipe             name of the recipe
 fingerprint        of the recipe; equal fingerprints ask for the same model
 status             ``succeeded``, ``failed`` or ``cancelled``
 reason             why, when it did not succeed
+started            when the run began, seconds since the epoch
 wall_seconds       from the run's begin to its end
 kfp_seconds        of these, KFP's own cost: from the first step's start to the last one's end, time in which no step's
                    process existed, and in each process the time before our code was reached
 steps[]            name, status (``done``, ``reused``, ``failed``, ``cancelled``), reason, seconds (the step's work),
                    startup_seconds (our imports before it), kfp_seconds (KFP's executor and the interpreter before
-                   those), artifact {kind, uri, digest}, facts
+                   those), ended_seconds (from the run's begin to the step's end), peak_memory (bytes, of its largest
+                   process), artifact {kind, uri, digest}, facts
 evaluation         metric -> number
 gate               verdict (``promote``, ``hold``, ``refuse`` or null), rules[] {metric, found, bound, kept, line}
 model              name, version, uri, digest, alias; null when nothing was registered
@@ -33,8 +35,9 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ichigo.evaluation import table
 from ichigo.recipe.schema import Recipe
-from ichigo.steps.records import RunRecord, StepRecord
+from ichigo.steps.records import RunRecord, StepRecord, facts_line
 
 _WHAT = 49  # columns for what a step did
 _GATE: dict[str, Any] = {"verdict": None, "rules": []}
@@ -52,9 +55,10 @@ def summarise(
         "fingerprint": run.fingerprint,
         "status": status,
         "reason": reason,
+        "started": round(run.started, 2),
         "wall_seconds": round(now - run.started, 2),
         "kfp_seconds": round(_uncovered(steps) + sum(step.entered - step.process_started for step in steps), 2),
-        "steps": [_row(step) for step in steps],
+        "steps": [_row(step, run.started) for step in steps],
         "evaluation": facts.get("evaluate", {}).get("metrics", {}),
         "gate": {name: facts.get("gate", _GATE)[name] for name in _GATE},
         "model": facts.get("register"),
@@ -63,7 +67,7 @@ def summarise(
     }
 
 
-def _row(step: StepRecord) -> dict[str, Any]:
+def _row(step: StepRecord, run_started: float) -> dict[str, Any]:
     return {
         "name": step.name,
         "status": step.status,
@@ -71,6 +75,8 @@ def _row(step: StepRecord) -> dict[str, Any]:
         "seconds": round(step.finished - step.started, 2),
         "startup_seconds": round(step.started - step.entered, 2),
         "kfp_seconds": round(step.entered - step.process_started, 2),
+        "ended_seconds": round(step.finished - run_started, 2),
+        "peak_memory": step.peak_memory,
         "artifact": step.artifact,
         "facts": {name: value for name, value in step.facts.items() if name not in {"rules", "metrics"}},
     }
@@ -108,32 +114,30 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def _line(step: Mapping[str, Any]) -> str:
-    what = _facts(step["facts"]) if step["status"] == "done" else step["reason"]
+    what = facts_line(step["facts"]) if step["status"] == "done" else step["reason"]
     first = what.splitlines()[0] if what else ""
     first = first if len(first) <= _WHAT else f"{first[: _WHAT - 1]}…"
     times = f"{step['seconds']:>6.1f} s {step['startup_seconds']:>7.1f} s"
     return f"{step['name']:<20} {step['status']:<9} {times}  {first}".rstrip()
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_number(value)}" for name, value in facts.items() if isinstance(value, int | float))
-
-
 def _results(summary: Mapping[str, Any]) -> list[str]:
     rules = [f"gate     {rule['line']}" for rule in summary["gate"]["rules"]]
     verdict = [f"verdict  {summary['gate']['verdict']}", ""] if summary["gate"]["verdict"] else []
-    return [*_evaluation(summary["evaluation"]), *rules, *verdict]
+    return [*_evaluation(summary["evaluation"], summary["recipe"]), *rules, *verdict]
 
 
-def _evaluation(metrics: Mapping[str, float]) -> list[str]:
-    """A row per metric and a column per suite, because what a person compares is suites."""
+def _evaluation(metrics: Mapping[str, float], recipe: str) -> list[str]:
+    """The measures with their bars where the recipe has them, else a row per metric and a column per suite."""
+    if lines := table.plain(metrics, recipe):
+        return [*lines, ""]
     parts = [tuple(name.split(".", 1)) for name in metrics if name.count(".") == 1]
     suites, rows = list(dict.fromkeys(part[0] for part in parts)), sorted({part[1] for part in parts})
     if not parts:
         return []
     cells = [[_cell(metrics, f"{suite}.{row}") for suite in suites] for row in rows]
-    table = [("", suites), *zip(rows, cells, strict=True)]
-    return [*("".join([f"{row:<17}", *(f"{cell:<21}" for cell in line)]).rstrip() for row, line in table), ""]
+    columns = [("", suites), *zip(rows, cells, strict=True)]
+    return [*("".join([f"{row:<17}", *(f"{cell:<21}" for cell in line)]).rstrip() for row, line in columns), ""]
 
 
 def _cell(metrics: Mapping[str, float], name: str) -> str:
@@ -151,7 +155,3 @@ def _addresses(summary: Mapping[str, Any]) -> list[str]:
         alias = f" @{model['alias']}" if model["alias"] else ""
         lines += [f"model    {model['name']} version {model['version']}{alias}", f"         {model['uri']}"]
     return lines
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -167,6 +167,27 @@ class Store:
             raise IntegrityError(f"{reference.uri} was never committed: it has no {POINTER}; run the step again")
         return self._read(kind, fingerprint, attempt, reference.manifest)
 
+    def open_uri(self, uri: str) -> Artifact:
+        """The committed artifact at an address alone, as manifests and the registry give it.
+
+        The pointer vouches for the manifest; an attempt that a later one has replaced has only its own word for it.
+        Raises :class:`IntegrityError` if nothing was committed there, or no artifact can be there.
+        """
+        parts = _key_of(uri, self.objects).split("/")
+        if len(parts) != 3:
+            raise IntegrityError(f"{uri} is no address of an artifact; it ends with KIND/FINGERPRINT/ATTEMPT")
+        kind, fingerprint, attempt = parts
+        pointer = self._pointer(kind, fingerprint)
+        if pointer is None:
+            raise IntegrityError(f"{uri} was never committed: it has no {POINTER}; run the step again")
+        if pointer["attempt"] == attempt:
+            return self._read(kind, fingerprint, attempt, pointer["manifest"])
+        try:
+            manifest = self.objects.get(f"{kind}/{fingerprint}/{attempt}/{MANIFEST}")
+        except NoSuchObject:
+            raise IntegrityError(f"{uri} has no {MANIFEST}: it was never finished") from None
+        return self._read(kind, fingerprint, attempt, sha256_bytes(manifest))
+
     def find(self, identity: Identity) -> Artifact | None:
         """The committed artifact of an identity, if there is one and its bytes are still there."""
         pointer = self._pointer(identity.kind, identity.fingerprint)

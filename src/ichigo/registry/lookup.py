@@ -1,0 +1,67 @@
+"""Finding a registered model by what a person calls it: ``name``, ``name@alias`` or ``name@version``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ichigo.errors import UserError
+from ichigo.registry.models import DIGEST
+from ichigo.tracking.runs import client
+
+NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered version: where its artifact lies, and the digest of its bytes."""
+
+    name: str
+    version: str
+    uri: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+def find(spec: str) -> Registered:
+    """The version behind ``spec``; a bare name means the newest one, digits after the ``@`` a version.
+
+    Raises:
+        UserError: no such name, alias or version, with those that exist.
+    """
+    from mlflow.exceptions import MlflowException
+
+    match = NAME.fullmatch(spec)
+    if not match:
+        raise UserError(f"{spec!r} is no name of a registered model; write name, name@alias or name@version")
+    name, which = match["name"], match["which"]
+    try:
+        found = _version(name, which)
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
+        raise UserError(f"the registry has no {spec!r}; it has {_known(name)}") from None
+    return Registered(name, str(found.version), str(found.source), str(found.tags.get(DIGEST, "")))
+
+
+def _version(name: str, which: str | None) -> Any:
+    mlflow = client()
+    if which is None:
+        mlflow.get_registered_model(name)  # a search for an unknown name finds nothing and says nothing
+        return max(mlflow.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
+    if which.isdigit():
+        return mlflow.get_model_version(name, which)
+    return mlflow.get_model_version_by_alias(name, which)
+
+
+def _known(name: str) -> str:
+    models = client().search_registered_models()
+    here = next((model for model in models if model.name == name), None)
+    if here is None:
+        return ", ".join(sorted(model.name for model in models)) or "no model at all"
+    aliases = [f"{name}@{alias}" for alias in sorted(here.aliases)]
+    versions = sorted(int(version.version) for version in client().search_model_versions(f"name = '{name}'"))
+    return ", ".join([*aliases, *(f"{name}@{version}" for version in versions)]) or f"{name} without a version"
