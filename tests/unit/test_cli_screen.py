@@ -62,6 +62,11 @@ def drawn(board: Board, width: int = 80, height: int = 24, encoding: str = "utf-
     return out.read().splitlines()
 
 
+def test_a_step_that_the_recipe_skips_is_over(board: Board) -> None:
+    board.take("step", "pretrain | skipped in 0.1 s")
+    assert states(board)["pretrain"] == "skipped"
+
+
 def test_steps_side_by_side_run_each_with_its_own_progress(board: Board) -> None:
     assert states(board) == {
         "platform": "done",  # neither says that it ended

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from ichigo.recipe.schema import Recipe
 
-State = Literal["waiting", "starting", "running", "done", "reused", "failed", "cancelled"]
+State = Literal["waiting", "starting", "running", "done", "reused", "skipped", "failed", "cancelled"]
 Clock = Callable[[], float]
 
-_END = re.compile(r"(?P<state>done|reused|failed|cancelled) in (?P<seconds>[\d.]+) s(?:: (?P<facts>.*))?")
+_END = re.compile(r"(?P<state>done|reused|skipped|failed|cancelled) in (?P<seconds>[\d.]+) s(?:: (?P<facts>.*))?")
 _BEAT = re.compile(r"(?P<what>.+?) (?P<done>\d+)/(?P<total>\d+) · (?P<rest>.*)")
 _WORDLESS = {"platform", "begin"}  # they never say that they are done; they are when another step speaks
 _QUIET = 10.0  # seconds between a step's progress lines where no terminal redraws them
@@ -40,6 +40,7 @@ _MARKS = {
     "running": ("▸", ">", "cyan"),
     "done": ("✓", "+", "green"),
     "reused": ("=", "=", "blue"),
+    "skipped": ("-", "-", "dim"),
     "failed": ("✗", "x", "bold red"),
     "cancelled": ("✗", "x", "yellow"),
 }
@@ -80,7 +81,7 @@ class Row:
     @property
     def over(self) -> bool:
         """Whether nothing more is expected of it."""
-        return self.state in {"done", "reused", "failed", "cancelled"}
+        return self.state in {"done", "reused", "skipped", "failed", "cancelled"}
 
 
 @dataclass

@@ -37,7 +37,7 @@ class StepRecord:
     """What one step did; times in seconds since the epoch, durations in seconds."""
 
     name: str
-    status: str = "running"  # running, done, reused, failed, cancelled
+    status: str = "running"  # running, done, reused, skipped (by the recipe), failed, cancelled
     reason: str = ""
     process_started: float = 0.0
     entered: float = 0.0

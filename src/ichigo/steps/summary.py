@@ -13,10 +13,10 @@ started            when the run began, seconds since the epoch
 wall_seconds       from the run's begin to its end
 kfp_seconds        of these, KFP's own cost: from the first step's start to the last one's end, time in which no step's
                    process existed, and in each process the time before our code was reached
-steps[]            name, status (``done``, ``reused``, ``failed``, ``cancelled``), reason, seconds (the step's work),
-                   startup_seconds (our imports before it), kfp_seconds (KFP's executor and the interpreter before
-                   those), ended_seconds (from the run's begin to the step's end), peak_memory (bytes, of its largest
-                   process), artifact {kind, uri, digest}, facts
+steps[]            name, status (``done``, ``reused``, ``skipped``, ``failed``, ``cancelled``), reason, seconds (the
+                   step's work), startup_seconds (our imports before it), kfp_seconds (KFP's executor and the
+                   interpreter before those), ended_seconds (from the run's begin to the step's end), peak_memory
+                   (bytes, of its largest process), artifact {kind, uri, digest}, facts
 evaluation         metric -> number
 gate               verdict (``promote``, ``hold``, ``refuse`` or null), rules[] {metric, found, bound, kept, line}
 model              name, version, uri, digest, alias; null when nothing was registered
