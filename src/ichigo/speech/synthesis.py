@@ -200,6 +200,7 @@ def _say_in_fork(engine: _Engine, block: Sequence[Request], then: Callable[[Utte
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(read_end)  # else the write of a child whose parent was killed never fails, and it waits for ever
         _answer_and_exit(engine, block, then, write_end)
     os.close(write_end)
     with open(read_end, "rb") as pipe:
