@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ichigo.engines.platform import Endpoints, down, up
+from ichigo.tracking.runs import client
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,16 @@ def platform(platform_home: Path) -> Iterator[Endpoints]:
         yield up(platform_home)
     finally:
         down(platform_home)
+
+
+@pytest.fixture
+def platform_environment(platform: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process uses the platform, as a step does."""
+    for name, value in platform.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def mlflow(platform_environment: None) -> MlflowClient:
+    """A client of the platform's MLflow server."""
+    return client()

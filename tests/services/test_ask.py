@@ -23,10 +23,7 @@ from tests.unit.model_folder import commit, make_model, make_tokenizer
 Ask = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def _environment(platform: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in platform.environment().items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("platform_environment")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ichigo.engines.platform import Endpoints
 from ichigo.registry.models import Version, incumbent, register
-from ichigo.tracking.runs import RunTree, client
+from ichigo.tracking.runs import RunTree
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -17,15 +16,7 @@ if TYPE_CHECKING:
 DIGESTS = {name: name * 64 for name in "ab"}
 
 
-@pytest.fixture(autouse=True)
-def _environment(platform: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in platform.environment().items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def mlflow() -> MlflowClient:
-    return client()
+pytestmark = pytest.mark.usefixtures("platform_environment")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ichigo.engines.platform import Endpoints
 from ichigo.errors import PlatformError, UserError
 from ichigo.tracking.runs import DatasetInput, Point, RunTree, client
 
@@ -17,15 +16,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-@pytest.fixture(autouse=True)
-def _environment(platform: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in platform.environment().items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def mlflow() -> MlflowClient:
-    return client()
+pytestmark = pytest.mark.usefixtures("platform_environment")
 
 
 @pytest.fixture
