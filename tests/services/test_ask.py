@@ -18,6 +18,7 @@ from ichigo.registry.lookup import find
 from ichigo.registry.models import register
 from ichigo.store import Artifact, Store
 from ichigo.tracking.runs import RunTree
+from tests.services.world_model import WorldModel
 from tests.unit.model_folder import commit, make_model, make_tokenizer
 
 Ask = Callable[..., tuple[int, str, str]]
@@ -84,6 +85,22 @@ def test_every_way_to_name_a_model_leads_to_the_same_answer(
     spoken = ("--say", "turn on the light")
     expected = answer(ask(*spoken, "--model", str(folders[0]), "--tokenizer", str(folders[1]))[1])
     assert [answer(ask(*spoken, *way)[1]) for way in ways] == [expected] * 6
+
+
+def test_a_registered_model_of_a_world_is_asked_by_voice_and_in_writing(
+    ask: Ask, world_model: WorldModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tokenizer hears in blocks, lies five generations back, and is found by the name alone."""
+    name = registered(world_model.model, alias="candidate")
+    capsys.readouterr()
+    for way in (name, f"{name}@candidate", f"{name}@1"):
+        status, out, err = ask("--say", "turn on the light", "--say", "what is two", "--model", way)
+        assert status == 0, err
+        assert err.endswith(f"asking {name} version 1\n")
+        turns = json.loads(out)["turns"]
+        assert [turn["sound_tokens"] > 10 for turn in turns] == [True, True]
+        assert ask("--text", "turn on the light", "--model", way)[0] == 0
+    assert main(["speak", "turn on the light", "--seconds", "1", "--json", "--model", name]) == 0, "its recogniser, too"
 
 
 def test_bytes_are_fetched_once_and_the_tokenizer_only_for_speech(ask: Ask, model: Artifact, tmp_path: Path) -> None:

@@ -52,18 +52,9 @@ def test_speeds_and_pitches_stay_in_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentences", "change", "complaint"),
-    [
-        ((*SENTENCES, SENTENCES[0]), {}, "data.sentences: 'Which city is in France\\?' appears 2 times"),
-        (SENTENCES, {"held_out": ("en+m3",)}, "data.voices: 'en\\+m3' appears 2 times"),
-        (SENTENCES, {"train": ("en+nosuch",)}, "no variant 'nosuch'"),
-        (SENTENCES, {"pitch": (70, 30)}, "data.voices.pitch: lowest 70 exceeds highest 30"),
-        (SENTENCES, {"words_per_minute": (10, 10)}, "words_per_minute 10"),
-        (SENTENCES, {"words_per_minute": (200, 200), "pitch": (40, 40)}, "takes is 2, but there are 1 pairs"),
-    ],
+    ("change", "complaint"),
+    [({"train": ("en+nosuch",)}, "no variant 'nosuch'"), ({"words_per_minute": (10, 10)}, "words_per_minute 10")],
 )
-def test_what_cannot_be_spoken_is_refused(
-    sentences: tuple[Sentence, ...], change: dict[str, Any], complaint: str
-) -> None:
+def test_what_cannot_be_spoken_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
-        speak_sentences(sentences, VOICES.model_copy(update=change), seed=0, processes=1)
+        speak_sentences(SENTENCES, VOICES.model_copy(update=change), seed=0, processes=1)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from ichigo.errors import ContractError, DataError
-from ichigo.evaluation import table
-from ichigo.evaluation.asking import open_text_engine
+from ichigo.evaluation import look, table
+from ichigo.evaluation.asking import Examiner, open_text_engine
 from ichigo.evaluation.scorers import wilson_interval
 from ichigo.evaluation.statistics import mcnemar_exact
 from ichigo.evaluation.suites import EvalRow, EvalText, ItemResult, Report, evaluate
+from ichigo.evaluation.world import ask_again
 from ichigo.inference.engine import Engine, Generation
 from ichigo.language.layouts import SPEAK_PROMPTS, TRANSCRIPTION_PROMPTS, Codes, Layouts, Part, Sample, Turn
 from ichigo.recipe.schema import Evaluation, SampleType
@@ -438,6 +439,24 @@ def test_real_models_give_the_same_report_in_any_order_and_batch(folders: tuple[
     (tmp_path / "out").mkdir()
     report.write(tmp_path / "out")
     assert Report.read(tmp_path / "out").items == report.items
+
+
+def test_other_rows_are_measured_as_the_suite_measures_its_own(layouts: Layouts) -> None:
+    """Right but for two rows; the same rows as a suite of the evaluation have the same numbers."""
+    items = rows("held_out", 9, 1)
+    known = knowledge(layouts, items, ())
+    for at in (0, 4):
+        del known[asked(layouts, "speech", (items[at].codes, ""))]
+    expected = examined(layouts, items, known).metrics
+    exam = Examiner(Scripted(layouts, answers(layouts, known)), SETTINGS, 0)
+    found = ask_again(exam, items, [REFUSAL])
+    assert found["spoken.held_out.exact_match"] == pytest.approx(7 / 9)
+    assert found["refusal.false_refusals.rate"] == pytest.approx(2 / 9), "what is unknown is answered with a refusal"
+    prefixes = ("spoken.held_out.", "transcription.held_out_voices.")
+    assert {name: value for name, value in found.items() if name.startswith(prefixes)} == {
+        name: value for name, value in expected.items() if name.startswith(prefixes)
+    }
+    assert {name for name in look.MEASURES if name in found} == set(look.MEASURES)
 
 
 def test_items_say_what_was_asked(layouts: Layouts) -> None:

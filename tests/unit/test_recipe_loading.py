@@ -169,6 +169,7 @@ class TestConsistency:
             ("data.voices.held_out=[en+f3, en-us+m1]", "en-us+m1 is also in train; a held-out voice must not be heard"),
             ("data.voices.train=[en+f4, en+f4]", "en+f4 is listed more than once; list each voice once"),
             ("data.voices.words_per_minute=[200, 150]", "lowest 200 is above highest 150; give [lowest, highest]"),
+            ("data.voices.takes=2912", "found 2912, but words_per_minute and pitch allow 2911 pairs"),
             ("data.voices.pitch=[90, 10]", "lowest 90 is above highest 10; give [lowest, highest]"),
             ("data.sentences=[{text: a, answer: x}, {text: a}]", "'a' is listed more than once; list each sentence"),
             ("base.heads=3", "found 3, which does not divide width 128; choose a divisor of 128"),

@@ -64,6 +64,38 @@ def test_a_held_out_combination_is_nowhere_in_training(
             assert f" {question.answer} " not in everything
 
 
+def test_what_is_reserved_is_asked_nowhere_in_any_phrasing(
+    world: World, spoken: list[Conversation], written: list[Conversation], suites: dict[str, list[Conversation]]
+) -> None:
+    """Training and suites are one side here; an answer is the same in every phrasing of its question."""
+    said = {text for question in turns(spoken, written, *suites.values()) for text in (question.text, question.answer)}
+    listed = [*chain.from_iterable(world.questions(topic, "reserved") for topic in COMBINED)]
+    look = turns(world.reserved(300, seed=1))
+    assert said.isdisjoint(text for question in (*listed, *look) for text in (question.text, question.answer))
+    assert {question.text for question in look if question.topic != "repeat"} <= {question.text for question in listed}
+    assert {question.side for question in look} == {"reserved"}
+    for topic in COMBINED:
+        share = len(world.questions(topic, "reserved")) / len(world.questions(topic, "held_out"))
+        assert 0.3 < share < 0.7, "a third of the combinations, half of what is left"
+
+
+def test_a_look_asks_in_the_proportions_of_the_suite(world: World, suites: dict[str, list[Conversation]]) -> None:
+    look = turns(world.reserved(300, seed=1))
+    counts, asked = (Counter(question.topic for question in part) for part in (look, turns(suites["held_out"])))
+    assert {topic: 2 * count for topic, count in counts.items()} == pytest.approx(asked, abs=5)
+    lengths = Counter(len(question.answer.split()) for question in look if question.topic == "repeat")
+    assert max(lengths.values()) - min(lengths.values()) <= 1, "one, two and three words, also where words are reserved"
+    assert len({question.text for question in look}) > 0.9 * len(look)
+    assert world.reserved(300, seed=1) != world.reserved(300, seed=2)
+
+
+def test_a_world_that_holds_out_too_little_reserves_nothing() -> None:
+    world = World(Settings(held_out=0.01), seed=0)
+    assert len(turns(world.spoken_suites()["held_out"])) == Settings().items
+    with pytest.raises(DataError, match=r"data\.world\.held_out is 0\.01: too few combinations of .*repeat"):
+        world.reserved(10, seed=0)
+
+
 def test_a_fact_known_from_text_is_written_and_never_spoken(
     world: World, spoken: list[Conversation], written: list[Conversation]
 ) -> None:

@@ -14,7 +14,8 @@ import pytest
 from ichigo.corpus.noise import KNOWN, NEW, noise, noise_rows
 from ichigo.corpus.rows import Row
 from ichigo.corpus.shards import iter_rows, write_shards
-from ichigo.corpus.spoken import ACCENTS, speak_world, world_variants
+from ichigo.corpus.spoken import ACCENTS, speak_reserved, speak_world, world_variants
+from ichigo.corpus.texts import world_texts
 from ichigo.corpus.tokens import read_tokens, token_row, write_tokens
 from ichigo.corpus.world import FACT_VOICES, REFUSAL, World
 from ichigo.errors import DataError
@@ -38,8 +39,8 @@ def variant(row: Row) -> str:
 
 
 def test_held_out_variants_speak_only_in_the_suites_of_new_voices(rows: list[Row]) -> None:
-    heard, unheard = map(set, world_variants(SETTINGS.held_out_voices, seed=5))
-    assert (len(heard), len(unheard)) == (78, 11)
+    heard, unheard, reserved = map(set, world_variants(11, 5, seed=5))
+    assert (len(heard), len(unheard), len(reserved)) == (73, 11, 5)
     assert {row.suite for row in rows if row.split == "test"} == SUITES
     for row in rows:
         assert variant(row) in (heard if row.suite in ("", "seen_voices") else unheard)
@@ -49,18 +50,53 @@ def test_held_out_variants_speak_only_in_the_suites_of_new_voices(rows: list[Row
 
 def test_versions_of_one_voice_stay_together() -> None:
     for seed in range(20):
-        heard, unheard = map(set, world_variants(11, seed))
-        assert not heard & unheard
-        assert len(unheard) == 11
+        heard, unheard, reserved = map(set, world_variants(11, 5, seed))
+        assert len(heard | unheard | reserved) == len(heard) + len(unheard) + len(reserved) == 89
+        assert (len(unheard), len(reserved)) == (11, 5)
         for family in ({"iven", "iven2", "iven3", "iven4"}, {"max", "RicishayMax", "RicishayMax2"}, {"Gene", "Gene2"}):
-            assert family <= heard or family <= unheard
-    assert world_variants(11, 0) != world_variants(11, 1)
-    assert {"m1", "f3", "steph"} <= set().union(*world_variants(11, 0)) < variants()
+            assert family <= heard or family <= unheard or family <= reserved
+    assert world_variants(11, 5, 0) != world_variants(11, 5, 1)
+    assert {"m1", "f3", "steph"} <= set().union(*world_variants(11, 5, 0)) < variants()
+
+
+def test_reserving_voices_changes_none_that_is_held_out() -> None:
+    for seed in range(20):
+        heard, unheard, none = world_variants(11, 0, seed)
+        fewer, same, reserved = world_variants(11, 5, seed)
+        assert (none, unheard) == ([], same)
+        assert sorted(fewer + reserved) == sorted(heard)
+
+
+def test_a_look_is_heard_and_asked_nowhere_else(rows: list[Row]) -> None:
+    """Reserved voices are in no row of any split, reserved questions in none in any phrasing, spoken or written."""
+    world = World(SETTINGS, seed=5)
+    look = list(speak_reserved(world, questions=40, voices=5, seed=8, processes=2))
+    assert len(look) == 40
+    assert {variant(row) for row in look} == set(world_variants(11, 5, seed=5)[2])
+    assert {variant(row) for row in look}.isdisjoint(map(variant, rows))
+    said = {text for row in rows for text in (row.text, row.answer)}
+    said |= {text for written in world_texts(world) for text in (written.text, written.answer)}
+    assert said.isdisjoint(text for row in look for text in (row.text, row.answer))
+    assert {(row.split, row.suite, row.dialogue) for row in look} == {("test", "held_out", "")}
+
+
+def test_a_look_is_one_of_its_seed() -> None:
+    world = World(SETTINGS, seed=5)
+
+    def look(seed: int) -> list[Row]:
+        return list(speak_reserved(world, questions=12, voices=2, seed=seed, processes=2))
+
+    one, other = look(1), look(2)
+    assert one == look(1)
+    assert {row.text for row in one} != {row.text for row in other}
+    assert len({variant(row) for row in one}) == 2
+    with pytest.raises(DataError, match=r"6 voices are asked for, data.world.reserved_voices is 5"):
+        list(speak_reserved(world, questions=1, voices=6, seed=1, processes=1))
 
 
 def test_more_voices_than_there_are_cannot_be_held_out() -> None:
     with pytest.raises(DataError, match="espeak-ng has 89 variants"):
-        world_variants(89, seed=0)
+        world_variants(84, 5, seed=0)
 
 
 def test_rows_say_what_the_world_asked_for(rows: list[Row]) -> None:

@@ -149,9 +149,11 @@ def _print(piece: str) -> None:
 def _report(model: str, asked: Sequence[Asked], repeat: int) -> dict[str, Any]:
     import torch
 
+    from ichigo.devices import best_device
+
     return {
         "model": model,
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": best_device(),
         "threads": torch.get_num_threads(),
         "repeat": repeat,
         "warm_up": True,

@@ -12,13 +12,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ichigo.errors import IntegrityError, UserError
 
-_HELP = """\
-a registered model (name, name@alias or name@version), a run's summary.json or its folder, an s3:// address, or a
-model folder; default: the model of the last run here"""
+if TYPE_CHECKING:
+    from ichigo.store import Artifact
+
+_KNOWN_BY = "a registered model (name, name@alias or name@version), a run's summary.json or folder, an s3:// address"
+_DEFAULT = "default: the model of the last run here"
 _TOKENIZER_HELP = "folder or s3:// address of the speech tokenizer; default: the one the model was made with"
 
 
@@ -32,17 +34,33 @@ class Model:
 
 
 @dataclass(frozen=True)
-class _Address:
-    """Where a model's artifact lies, its digest ("" unknown), and what a person calls it."""
+class Stored:
+    """A model in a store: its artifact, the run that it is known by ("" unknown), what a person calls it."""
 
-    uri: str
-    digest: str
+    artifact: Artifact
+    run: str
     name: str
 
 
+@dataclass(frozen=True)
+class _Address:
+    """Where a model's artifact lies, its digest and the run that it is known by ("" unknown), what a person calls
+    it."""
+
+    uri: str
+    digest: str
+    run: str
+    name: str
+
+
+def stored_argument(parser: argparse.ArgumentParser) -> None:
+    """``--model``, for :func:`stored`."""
+    parser.add_argument("--model", metavar="MODEL", help=f"{_KNOWN_BY}; {_DEFAULT}")
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--tokenizer``."""
-    parser.add_argument("--model", metavar="MODEL", help=_HELP)
+    """``--model`` and ``--tokenizer``, for :func:`locate`."""
+    parser.add_argument("--model", metavar="MODEL", help=f"{_KNOWN_BY}, or a model folder; {_DEFAULT}")
     parser.add_argument("--tokenizer", metavar="PLACE", help=_TOKENIZER_HELP)
 
 
@@ -54,21 +72,63 @@ def locate(args: argparse.Namespace, *, sound: bool) -> Model:
         IntegrityError: the stored bytes are not those that were committed or registered.
         PlatformError: the platform does not answer.
     """
-    from ichigo.engines import platform
-
-    home = platform.default_home(os.environ).resolve()
-    given = Path(args.model) if args.model else None
-    if given and (given / "config.json").is_file():
+    home = _home()
+    if given := _given_folder(args.model):
         if sound and not args.tokenizer:
             raise UserError(f"{given} is a model folder, which holds no speech tokenizer; name one with --tokenizer")
         return Model(given, _tokenizer_folder(args.tokenizer, home) if sound else None, str(given))
-    address = _address(args.model, given, home)
+    found = _stored(args.model, home)
+    tokenizer = (_tokenizer_folder(args.tokenizer, home) if args.tokenizer else its_tokenizer(found)) if sound else None
+    return Model(on_disk(found.artifact), tokenizer, found.name)
+
+
+def stored(args: argparse.Namespace) -> Stored:
+    """The model that ``--model`` names, in its store, where its past is known; raises what :func:`locate` raises."""
+    if given := _given_folder(args.model):
+        raise UserError(
+            f"{given} is a model folder, which does not say what it was trained on; name its run, its name in the "
+            "registry or its s3:// address"
+        )
+    return _stored(args.model, _home())
+
+
+def on_disk(artifact: Artifact) -> Path:
+    """The artifact's files in the cache of this machine."""
+    return _cached(artifact, _home())
+
+
+def its_tokenizer(model: Stored) -> Path:
+    """The folder of the speech tokenizer that the model was made with."""
+    from ichigo.inference.chain import tokenizer_of
+
+    return on_disk(tokenizer_of(model.artifact, store_of(model.artifact)))
+
+
+def store_of(artifact: Artifact) -> Any:
+    """The store in which ``artifact`` lies."""
+    from ichigo.store import Store
+
+    return Store.at(artifact.reference.uri.rsplit("/", 3)[0])
+
+
+def _home() -> Path:
+    from ichigo.engines import platform
+
+    return platform.default_home(os.environ).resolve()
+
+
+def _given_folder(spec: str | None) -> Path | None:
+    return Path(spec) if spec and (Path(spec) / "config.json").is_file() else None
+
+
+def _stored(spec: str | None, home: Path) -> Stored:
+    address = _address(spec, Path(spec) if spec else None, home)
     model = _artifact(address.uri, home)
     if address.digest and address.digest != model.digest:
         raise IntegrityError(
             f"{address.name} has digest {address.digest}, what lies at {address.uri} has {model.digest}"
         )
-    return Model(_cached(model, home), _its_tokenizer(model, args.tokenizer, home) if sound else None, address.name)
+    return Stored(model, address.run or model.run, address.name)
 
 
 def _address(spec: str | None, given: Path | None, home: Path) -> _Address:
@@ -78,7 +138,7 @@ def _address(spec: str | None, given: Path | None, home: Path) -> _Address:
             raise UserError(f"no run has ended here yet ({latest} does not exist); run a recipe or name a --model")
         return _of_run(latest)
     if spec.startswith("s3://"):
-        return _Address(spec.rstrip("/"), "", spec)
+        return _Address(spec.rstrip("/"), "", "", spec)
     assert given is not None
     if given.is_file() or (given / "summary.json").is_file():
         return _of_run(given if given.is_file() else given / "summary.json")
@@ -88,19 +148,20 @@ def _address(spec: str | None, given: Path | None, home: Path) -> _Address:
 
     _connect(home)
     found = lookup.find(spec)
-    return _Address(found.uri, found.digest, str(found))
+    return _Address(found.uri, found.digest, found.run, str(found))
 
 
 def _of_run(path: Path) -> _Address:
     """The model of a run: the registered one, or else what its last finished stage made."""
     summary = _summary(path)
+    run = summary["run_key"]
     if model := summary["model"]:
-        return _Address(model["uri"], model["digest"], f"{model['name']} version {model['version']}")
+        return _Address(model["uri"], model["digest"], run, f"{model['name']} version {model['version']}")
     trained = [step for step in summary["steps"] if (step["artifact"] or {}).get("kind", "").startswith("model")]
     if not trained:
-        raise UserError(f"{path}: run {summary['run_key']} {summary['status']} and trained no model; name another one")
+        raise UserError(f"{path}: run {run} {summary['status']} and trained no model; name another one")
     artifact = trained[-1]["artifact"]
-    return _Address(artifact["uri"], artifact["digest"], f"{trained[-1]['name']} of {summary['run_key']}, unregistered")
+    return _Address(artifact["uri"], artifact["digest"], run, f"{trained[-1]['name']} of {run}, unregistered")
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -121,7 +182,7 @@ def _connect(home: Path) -> None:
     os.environ.update(endpoints.environment())
 
 
-def _artifact(uri: str, home: Path) -> Any:
+def _artifact(uri: str, home: Path) -> Artifact:
     """The artifact at ``uri``, in whatever store of the configured S3 it lies."""
     from ichigo.store import Store
 
@@ -133,7 +194,7 @@ def _artifact(uri: str, home: Path) -> Any:
     return Store.at(uri.rsplit("/", 3)[0]).open_uri(uri)
 
 
-def _cached(artifact: Any, home: Path) -> Path:
+def _cached(artifact: Artifact, home: Path) -> Path:
     from ichigo.inference.chain import local_folder
 
     if not (home / "cache" / artifact.digest).exists():
@@ -143,12 +204,3 @@ def _cached(artifact: Any, home: Path) -> Path:
 
 def _tokenizer_folder(place: str, home: Path) -> Path:
     return _cached(_artifact(place.rstrip("/"), home), home) if place.startswith("s3://") else Path(place)
-
-
-def _its_tokenizer(model: Any, place: str | None, home: Path) -> Path:
-    from ichigo.inference.chain import tokenizer_of
-    from ichigo.store import Store
-
-    if place:
-        return _tokenizer_folder(place, home)
-    return _cached(tokenizer_of(model, Store.at(model.reference.uri.rsplit("/", 3)[0])), home)

@@ -7,14 +7,15 @@ never told. Speeds and pitches are drawn by a seeded hash of voice and sentence,
 other row.
 
 *A generated world* (:func:`speak_world`): voices are seven accents of English times some ninety variants. The held-out
-variants are heard in no accent before evaluation. A conversation is said by one voice at one speed and pitch.
+variants are heard in no accent before evaluation, the reserved ones not there either: only a look at a finished model
+hears them (:func:`speak_reserved`). A conversation is said by one voice at one speed and pitch.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
 
@@ -67,10 +68,9 @@ class _Sound:
 def speak_sentences(sentences: Sequence[Sentence], voices: Voices, seed: int, processes: int) -> list[Row]:
     """One row per sentence, voice and take; the same arguments give the same bytes, whatever ``processes``.
 
-    Raises :class:`~ichigo.errors.DataError` for a sentence or voice that appears twice, and for voices, speeds and
-    pitches that espeak-ng does not have.
+    Raises :class:`~ichigo.errors.DataError` for voices, speeds and pitches that espeak-ng does not have; what else can
+    be wrong with ``sentences`` and ``voices`` the recipe refused.
     """
-    _check(sentences, voices)
     return list(_rows([[take] for take in _takes(sentences, voices, seed)], processes))
 
 
@@ -81,36 +81,66 @@ def speak_world(world: World, processes: int) -> Iterator[Row]:
     :class:`~ichigo.errors.DataError` if there are too few variants to hold out.
     """
     settings = world.settings
-    heard, unheard = (
+    heard, unheard, _ = (
         [f"{accent}+{variant}" for accent, variant in product(ACCENTS, side)]
-        for side in world_variants(settings.held_out_voices, world.seed)
+        for side in world_variants(settings.held_out_voices, settings.reserved_voices, world.seed)
     )
     takes = _cast(world.spoken_training(settings.utterances), heard, "train", "", world.seed)
     for suite, conversations in world.spoken_suites().items():
         voices = heard if suite == "seen_voices" else unheard
         takes += _cast(conversations, voices, "test", suite, world.seed)
+    return _rows(_by_voice(takes), processes)
+
+
+def speak_reserved(world: World, questions: int, voices: int, seed: int, processes: int) -> Iterator[Row]:
+    """Reserved questions in reserved variants, ``voices`` of them in every accent, as rows of the suite ``held_out``.
+
+    ``seed`` draws both, beside the world's own. Raises :class:`~ichigo.errors.DataError` for more voices than are
+    reserved.
+    """
+    settings = world.settings
+    reserved = world_variants(settings.held_out_voices, settings.reserved_voices, world.seed)[2]
+    if voices > len(reserved):
+        raise DataError(f"{voices} voices are asked for, data.world.reserved_voices is {len(reserved)}; ask for fewer")
+    chosen = random.Random(sha256_json([world.seed, "reserved", seed])).sample(reserved, voices)
+    names = [f"{accent}+{variant}" for accent, variant in product(ACCENTS, chosen)]
+    takes = _cast(world.reserved(questions, seed), names, "test", "held_out", seed)
+    return _rows(_by_voice(takes), processes)
+
+
+def _by_voice(takes: Iterable[_Take]) -> list[list[_Take]]:
     blocks: dict[str, list[_Take]] = defaultdict(list)
     for take in takes:
         blocks[take.request.voice].append(take)
-    return _rows(list(blocks.values()), processes)
+    return list(blocks.values())
 
 
-def world_variants(held_out: int, seed: int) -> tuple[list[str], list[str]]:
-    """espeak-ng's variants of human kind for training, and ``held_out`` others, chosen by a seeded hash.
+def world_variants(held_out: int, reserved: int, seed: int) -> tuple[list[str], list[str], list[str]]:
+    """espeak-ng's variants of human kind for training, ``held_out`` others and ``reserved`` again others, by a hash.
 
-    Variants of one name (``iven``, ``iven2`` …) share their formants and stay on one side.
+    Which are held out does not depend on how many are reserved. Variants of one name (``iven``, ``iven2`` …) share
+    their formants and stay on one side.
     """
     families: dict[str, list[str]] = defaultdict(list)
     for variant in sorted(variants() - _NO_PERSON):
         families[_family(variant)].append(variant)
-    unheard: list[str] = []
+    known = sum(map(len, families.values()))
+    unheard, unused = (_taken(families, number, seed) for number in (held_out, reserved))
+    if (len(unheard), len(unused)) < (held_out, reserved) or not families:
+        raise DataError(
+            f"data.world.held_out_voices is {held_out} and reserved_voices {reserved}, espeak-ng has {known} variants; "
+            "hold out fewer"
+        )
+    return [variant for family in families.values() for variant in family], unheard, unused
+
+
+def _taken(families: dict[str, list[str]], number: int, seed: int) -> list[str]:
+    """``number`` variants, or fewer, whose families are taken out of ``families`` in a seeded order."""
+    taken: list[str] = []
     for family in sorted(families, key=lambda family: sha256_json([seed, "voices", family])):
-        if len(unheard) + len(families[family]) <= held_out:
-            unheard += families.pop(family)
-    if len(unheard) < held_out or not families:
-        known = len(unheard) + sum(map(len, families.values()))
-        raise DataError(f"data.world.held_out_voices is {held_out}, espeak-ng has {known} variants; hold out fewer")
-    return [variant for family in families.values() for variant in family], unheard
+        if len(taken) + len(families[family]) <= number:
+            taken += families.pop(family)
+    return taken
 
 
 def _family(variant: str) -> str:
@@ -143,26 +173,6 @@ def _new_requests(texts: Sequence[str], voice: str, said: set[Request], rng: ran
         if said.isdisjoint(requests):
             said.update(requests)
             return requests
-
-
-def _check(sentences: Sequence[Sentence], voices: Voices) -> None:
-    _refuse_twice("data.sentences", [sentence.text for sentence in sentences])
-    _refuse_twice("data.voices", [*voices.train, *voices.held_out])
-    for field, (lowest, highest) in (("words_per_minute", voices.words_per_minute), ("pitch", voices.pitch)):
-        if lowest > highest:
-            raise DataError(f"data.voices.{field}: lowest {lowest} exceeds highest {highest}; swap them")
-    combinations = len(_inclusive(voices.words_per_minute)) * len(_inclusive(voices.pitch))
-    if voices.takes > combinations:
-        raise DataError(
-            f"data.voices.takes is {voices.takes}, but there are {combinations} pairs of words_per_minute and pitch; "
-            "widen them or take fewer"
-        )
-
-
-def _refuse_twice(field: str, values: list[str]) -> None:
-    value, count = Counter(values).most_common(1)[0] if values else ("", 0)
-    if count > 1:
-        raise DataError(f"{field}: {value!r} appears {count} times; each may appear once")
 
 
 def _takes(sentences: Sequence[Sentence], voices: Voices, seed: int) -> Iterator[_Take]:

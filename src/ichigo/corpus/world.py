@@ -9,6 +9,7 @@ One sentence in, one sentence out, lower case, letters and single spaces only. T
 What is kept from training, drawn by a seeded hash:
 
 - ``held_out`` of the combinations, in every phrasing and as answers, spoken and written;
+- of these combinations one in :data:`RESERVED_ONE_IN`, from every suite as well: for a look at a finished model;
 - ``text_only_facts`` of each topic's facts, in speech: they are taught in writing alone;
 - ``held_out`` of the values of each memory slot, in memory statements: no slot ever takes such a word.
 
@@ -30,10 +31,14 @@ from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import World as Settings
 
-Side = Literal["train", "held_out", "text_only"]
+Side = Literal["train", "held_out", "reserved", "text_only"]
 
 REFUSAL = "sorry i did not catch that"
 """The answer to sound that is no speech."""
+
+RESERVED_ONE_IN = 3
+"""Of the held-out combinations: of 600 questions of a suite 564 stay distinct, of 300 reserved ones 282; the others are
+single words to repeat."""
 
 FACT_VOICES = 8
 """Different voices that ask each text-only fact."""
@@ -162,8 +167,9 @@ class World:
             raise DataError(f"data.world.held_out is {settings.held_out}; set it to {_FEWEST_HELD_OUT} or more")
         self.settings, self.seed = settings, seed
         self._items = {topic: tuple(make()) for topic, make in _TOPICS.items()}
-        self._alone = held_out(CONTENT, settings.held_out, self._salt("keys", "repeat"))
         self._withheld = {topic: self._chosen(topic) for topic in self._items}
+        self._withheld["repeat"] = held_out(CONTENT, settings.held_out, self._salt("keys", "repeat"))
+        self._reserved = {topic: self._set_apart(topic) for topic in _COMBINED}
         self.new_values = frozenset(
             value for slot in _SLOTS for value in held_out(slot.values, settings.held_out, self._salt("value"))
         )
@@ -171,11 +177,10 @@ class World:
 
     def questions(self, topic: str, side: Side) -> list[Question]:
         """Every question of ``topic`` on ``side``; repeat (1.5 million combinations) and memory cannot be listed."""
-        other: Side = "held_out" if topic in _COMBINED else "text_only"
         return [
             Question(topic, text, answer, side)
             for item in self._items[topic]
-            if side == (other if item.key in self._withheld[topic] else "train")
+            if side == self._side(topic, item.key)
             for answer, texts in item.asked
             for text in texts
         ]
@@ -201,7 +206,7 @@ class World:
         every text-only fact :data:`FACT_VOICES` times or more, in turn; ``recall_seen`` and ``recall_new`` ask for what
         was said before, values met in training and others.
         """
-        items, facts, combined = self.settings.items, self._text_only(), self._combined()
+        items, facts, combined = self.settings.items, self._text_only(), self._asked()
         voices = max(FACT_VOICES, -(-items // len(facts)))
         return {
             "held_out": combined,
@@ -214,9 +219,22 @@ class World:
     def written_suites(self) -> dict[str, list[Conversation]]:
         """What each suite of text asks: the spoken held-out questions, and each text-only fact in all phrasings."""
         return {
-            "text_held_out": self._combined(),
+            "text_held_out": self._asked(),
             "text_facts": [(question,) for phrasings in self._text_only() for question in phrasings],
         }
+
+    def reserved(self, number: int, seed: int) -> list[Conversation]:
+        """``number`` questions, drawn by ``seed``, that neither training nor any suite has, in any phrasing.
+
+        In the proportions of the suite ``held_out``. Raises :class:`~ichigo.errors.DataError` if a topic has too few
+        held-out combinations to reserve one.
+        """
+        if none := [topic for topic, keys in self._reserved.items() if not keys]:
+            raise DataError(
+                f"data.world.held_out is {self.settings.held_out}: too few combinations of {', '.join(none)} are held "
+                "out to reserve any; hold out more"
+            )
+        return self._combined("reserved", number, f"reserved {seed}")
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -237,6 +255,17 @@ class World:
         share = self.settings.held_out if topic in _COMBINED else self.settings.text_only_facts
         return held_out((item.key for item in self._items[topic]), share, self._salt("keys", topic))
 
+    def _set_apart(self, topic: str) -> set[str]:
+        """The held-out keys of ``topic`` that no suite asks."""
+        return held_out(self._withheld[topic], 1 / RESERVED_ONE_IN, self._salt("reserved", topic))
+
+    def _side(self, topic: str, key: str) -> Side:
+        if key not in self._withheld[topic]:
+            return "train"
+        if topic in _KNOWN:
+            return "text_only"
+        return "reserved" if key in self._reserved[topic] else "held_out"
+
     def _text_only(self) -> list[list[Question]]:
         """The phrasings of every text-only fact; what is asked both ways round ("cat or cow", "cow or cat") is two."""
         return [
@@ -255,11 +284,15 @@ class World:
         asked = [self._drawn(topic, quota, sides, medium) for topic, quota in quotas.items()]
         return self._shuffled(medium, [*((question,) for questions in asked for question in questions), *memory])
 
-    def _combined(self) -> list[Conversation]:
-        """``settings.items`` held-out questions in the proportions that combinations have in training."""
-        quotas = _quotas(_COMBINED, self.settings.items)
-        asked = [self._drawn(topic, quota, ("held_out",), "held_out") for topic, quota in quotas.items()]
-        return self._shuffled("held_out", [(question,) for questions in asked for question in questions])
+    def _asked(self) -> list[Conversation]:
+        """What the suites of held-out questions ask."""
+        return self._combined("held_out", self.settings.items, "held_out")
+
+    def _combined(self, side: Side, number: int, purpose: str) -> list[Conversation]:
+        """``number`` questions of ``side`` in the proportions that combinations have in training."""
+        quotas = _quotas(_COMBINED, number)
+        asked = [self._drawn(topic, quota, (side,), purpose) for topic, quota in quotas.items()]
+        return self._shuffled(purpose, [(question,) for questions in asked for question in questions])
 
     def _shuffled(self, purpose: str, conversations: list[Conversation]) -> list[Conversation]:
         self._random("order", purpose).shuffle(conversations)
@@ -284,9 +317,9 @@ class World:
     def _repeat_side(self, words: Sequence[str]) -> Side | None:
         """Training words hold no held-out pair in a row; held-out words may hold anything; None is neither."""
         if len(words) == 1:
-            return "held_out" if words[0] in self._alone else "train"
+            return self._side("repeat", words[0])
         if self._kept_from_training(words):
-            return "held_out"
+            return "held_out" if self._salt("reserved", "repeat", *words) % RESERVED_ONE_IN else "reserved"
         return None if any(map(self._kept_from_training, pairwise(words))) else "train"
 
     def _kept_from_training(self, words: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ichigo.devices import best_device
 from ichigo.evaluation.items import ItemResult, Question, Suite
 from ichigo.evaluation.scorers import Outcome, outcome
 from ichigo.language.layouts import Codes, Layouts, Sample, Turn
@@ -28,14 +29,11 @@ def open_text_engine(folder: Path, contract: TokenContract) -> Engine:
     Raises :class:`~ichigo.errors.ContractError` for a folder with another tokenizer and
     :class:`~ichigo.errors.ModelError` for one that is no usable Llama.
     """
-    import torch
-
     from ichigo.inference.engine import Engine
     from ichigo.language.checkpoint import open_llama
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = open_llama(folder)
-    model.to(device)  # type: ignore[arg-type]  # transformers types its decorator, not the method
+    model.to(best_device())  # type: ignore[arg-type]  # transformers types its decorator, not the method
     return Engine(model, Layouts.open(folder, contract))
 
 

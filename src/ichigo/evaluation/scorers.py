@@ -1,6 +1,6 @@
 """How one answer is judged: normalised text, exact match, token F1, word and character errors, outcome, intervals.
 
-Everything here is a function of strings and counts; numpy only, no model. A *unit* is a word (WER) or a character
+Everything here is a function of strings and counts, no model. A *unit* is a word (WER) or a character
 (CER).
 """
 
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
+from ichigo.edits import edit_distance
 
 Outcome = Literal["right", "wrong", "empty", "degenerate", "stray_sound"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -60,23 +59,6 @@ def token_f1(reference: str, hypothesis: str) -> float:
     if not wanted or not given:
         return float(wanted == given)
     return 2 * shared / (len(wanted) + len(given))
-
-
-def edit_distance(reference: Sequence[Hashable], hypothesis: Sequence[Hashable]) -> int:
-    """Least number of insertions, deletions and substitutions between two sequences (Levenshtein 1966).
-
-    One numpy row per reference unit, O(len(reference) * len(hypothesis)) time, O(len(hypothesis)) memory. Insertions
-    chain along a row; ``min over k <= j of best[k] + (j - k)`` is a running minimum of ``best - position``.
-    """
-    numbers: dict[Hashable, int] = {}
-    given = np.array([numbers.setdefault(unit, len(numbers)) for unit in hypothesis], dtype=np.int64)
-    position = np.arange(len(hypothesis) + 1)
-    row = position
-    for done, unit in enumerate(reference, start=1):
-        substituted = row[:-1] + (given != numbers.get(unit, -1))
-        best = np.concatenate(([done], np.minimum(substituted, row[1:] + 1)))
-        row = np.minimum.accumulate(best - position) + position
-    return int(row[-1])
 
 
 @dataclass(frozen=True)

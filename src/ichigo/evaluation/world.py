@@ -41,6 +41,7 @@ from ichigo.evaluation.asking import Examiner
 from ichigo.evaluation.items import EvalRow, EvalText, Findings, ItemResult, Question, Suite
 from ichigo.evaluation.scorers import outcome, word_errors
 from ichigo.hashing import sha256_json
+from ichigo.language.contract import SOUND_CODES
 from ichigo.language.layouts import Codes, Part, Sample, Turn, speak_prompt, transcription_prompt
 from ichigo.language.mixing import SpokenRow, cuts, mixed_question
 from ichigo.recipe.schema import SampleType
@@ -52,7 +53,7 @@ NOISE, RECALL = ("noise_known", "noise_new"), ("recall_seen", "recall_new")
 ROW_SUITES = (*SPOKEN, *NOISE, *RECALL)
 TEXT_SUITES = ("text_held_out", "text_facts")
 
-_SPEECH_CODES = 512  # codes that speech has; WhisperVQ's last one stands for padding
+_SPEECH_CODES = SOUND_CODES - 1  # codes that speech has; WhisperVQ's last one stands for padding
 _LONGEST = 2  # generated speech ends at this many times the longest real utterance
 
 
@@ -88,6 +89,14 @@ def ask_world(
         _ask_recall(exam, name, by_suite[name], findings)
     _ask_mixed(exam, by_suite["held_out"], findings)
     _ask_to_speak(exam, recogniser, by_suite["seen_voices"], findings)
+
+
+def ask_again(exam: Examiner, rows: Sequence[EvalRow], refusals: Sequence[str]) -> dict[str, float]:
+    """What ``spoken.held_out``, its transcription and ``refusal.false_refusals`` measure on other rows, all of them
+    questions; ``refusals`` are the answers to sound that is no speech."""
+    findings = Findings()
+    clean = _ask_spoken(exam, None, "held_out", rows, findings)
+    return findings.metrics | measures.false_refusals("refusal.false_refusals", clean, refusals)
 
 
 Written = TypeVar("Written", EvalRow, EvalText)

@@ -27,7 +27,7 @@ def tokenizer_of(model: Artifact, store: Store) -> Artifact:
         raise ModelError(f"{model.reference.uri} holds no contract.json; name a model that a stage has trained")
     wanted = model.read_json("contract.json")["speech_tokenizer"]
     others = []
-    for ancestor in _ancestors(model, store):
+    for ancestor in ancestors(model, store):
         if ancestor.reference.kind != "tokenizer":
             continue
         if (identity := ancestor.read_json("tokenizer.json")["identity"]) == wanted:
@@ -38,7 +38,7 @@ def tokenizer_of(model: Artifact, store: Store) -> Artifact:
     raise ModelError(f"{model.reference.uri} descends from no speech tokenizer; give its folder with --tokenizer")
 
 
-def _ancestors(artifact: Artifact, store: Store) -> Iterator[Artifact]:
+def ancestors(artifact: Artifact, store: Store) -> Iterator[Artifact]:
     """Every ancestor once, nearest first."""
     waiting = list(artifact.parents.values())
     seen = set(waiting)

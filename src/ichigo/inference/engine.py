@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, LlamaForCausalLM
 from transformers.utils import logging
 
+from ichigo.devices import best_device
 from ichigo.errors import ContractError, DataError
 from ichigo.language.checkpoint import load_model
 from ichigo.language.contract import TokenContract
@@ -72,7 +73,7 @@ class Engine:
         hub: Any = logging
         hub.disable_progress_bar()  # of reading weights, on the terminal of a person who asks
         model: Any = load_model(folder, contract)
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), Layouts.open(folder, contract))
+        return cls(model.to(best_device()), Layouts.open(folder, contract))
 
     def decode(self, tokens: Ids) -> str:
         """The text of generated ids; sound tokens and specials are left out."""

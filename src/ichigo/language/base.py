@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ichigo.errors import ModelError
-from ichigo.language.contract import SPECIAL_TOKENS, TokenContract, contract_for, read_tokenizer
+from ichigo.language.contract import SPECIAL_TOKENS, TokenContract, contract_for, read_object, read_tokenizer
 from ichigo.language.layouts import CHAT_TEMPLATE, layout_texts
 from ichigo.recipe.schema import InitBase
 
@@ -122,13 +122,7 @@ def check_folder(folder: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a model folder; :class:`ModelError` if there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); a complete Hugging Face folder is needed") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds {type(value).__name__}, not an object")
-    return value
+    return read_object(path, ModelError, "a complete Hugging Face folder is needed")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

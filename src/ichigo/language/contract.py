@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ichigo.errors import ContractError, DataError, ModelError
+from ichigo.errors import ContractError, DataError, IchigoError, ModelError
 from ichigo.hashing import sha256_file, sha256_json
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class TokenContract:
         """Read ``folder/contract.json``; :class:`ContractError` if it is absent, incomplete or does not match its
         digest."""
         path = folder / CONTRACT_FILE
-        values = _read_json_object(path)
+        values = read_object(path, ContractError, "folders with token ids carry their contract")
         digest = values.pop("digest", None)
         expected = {field.name for field in fields(cls)}
         if values.keys() != expected:
@@ -201,11 +201,12 @@ def _embedding_rows(folder: Path) -> int:
         raise ModelError(f"{path}: cannot read vocab_size ({error}); a Hugging Face config.json is needed") from error
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, fault: type[IchigoError], advice: str) -> dict[str, Any]:
+    """The object in a JSON file of a model folder; raises ``fault``, which ends with ``advice``, if there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: cannot be read ({error}); folders with token ids carry their contract") from error
+        raise fault(f"{path}: cannot be read ({error}); {advice}") from error
     if not isinstance(values, dict):
-        raise ContractError(f"{path}: holds {type(values).__name__}, not an object; take it again from the artifact")
+        raise fault(f"{path}: holds {type(values).__name__}, not an object; {advice}")
     return values

@@ -100,9 +100,9 @@ class Voices(Section):
 
     train: VoiceNames
     held_out: VoiceNames
-    takes: Positive = 1  # utterances of each sentence by each voice
     words_per_minute: Annotated[tuple[EspeakRate, EspeakRate], AfterValidator(_rising)] = (150, 220)  # lowest, highest
     pitch: Annotated[tuple[EspeakPitch, EspeakPitch], AfterValidator(_rising)] = (30, 70)  # espeak-ng's scale 0-99
+    takes: Positive = 1  # utterances of each sentence by each voice, no two at the same speed and pitch
 
     @field_validator("held_out")
     @classmethod
@@ -110,6 +110,17 @@ class Voices(Section):
         if shared := [voice for voice in held_out if voice in info.data.get("train", ())]:
             raise ValueError(f"{', '.join(shared)} is also in train; a held-out voice must not be heard in training")
         return held_out
+
+    @field_validator("takes")
+    @classmethod
+    def _all_different(cls, takes: int, info: ValidationInfo) -> int:
+        bounds = [info.data.get(name) for name in ("words_per_minute", "pitch")]
+        pairs = math.prod(highest - lowest + 1 for lowest, highest in filter(None, bounds))
+        if None not in bounds and takes > pairs:
+            raise ValueError(
+                f"found {takes}, but words_per_minute and pitch allow {pairs} pairs; widen them or take fewer"
+            )
+        return takes
 
 
 class World(Section):
@@ -119,6 +130,7 @@ class World(Section):
     held_out: Annotated[float, Field(gt=0, lt=0.5)] = 0.12  # combinations that no training row has in any form
     text_only_facts: Annotated[float, Field(gt=0, lt=0.5)] = 0.2  # facts that training rows never speak
     held_out_voices: Positive = 11  # variants that neither tokenizer nor model hears in training
+    reserved_voices: Positive = 5  # others that no suite hears either: what `ichigo look` speaks with
     noise: Annotated[int, Field(ge=0)] = 400  # non-speech training rows
     items: Positive = 600  # evaluation rows per suite, where the world has them
 

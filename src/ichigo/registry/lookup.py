@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ichigo.errors import UserError
-from ichigo.registry.models import DIGEST
+from ichigo.registry.models import DIGEST, RUN_KEY
 from ichigo.tracking.runs import client
 
 NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?")
@@ -15,12 +15,14 @@ NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered version: where its artifact lies, and the digest of its bytes."""
+    """A registered version: where its artifact lies, the digest of its bytes, and the run that registered it; "" where
+    somebody registered it by hand."""
 
     name: str
     version: str
     uri: str
     digest: str
+    run: str
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"
@@ -44,7 +46,8 @@ def find(spec: str) -> Registered:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
         raise UserError(f"the registry has no {spec!r}; it has {_known(name)}") from None
-    return Registered(name, str(found.version), str(found.source), str(found.tags.get(DIGEST, "")))
+    digest, run = (str(found.tags.get(tag, "")) for tag in (DIGEST, RUN_KEY))
+    return Registered(name, str(found.version), str(found.source), digest, run)
 
 
 def _version(name: str, which: str | None) -> Any:

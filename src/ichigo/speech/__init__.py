@@ -1,6 +1,6 @@
 """Sound <-> sound tokens: reading audio, speaking text, and WhisperVQ (load, fit, encode).
 
-- :mod:`ichigo.speech.codes`: how many sound tokens there are and how many a waveform gives; imports nothing heavy
+- :mod:`ichigo.speech.codes`: how many sound tokens a waveform gives; imports nothing heavy
 - :mod:`ichigo.speech.audio`: recordings in, 16 kHz mono float32 out
 - :mod:`ichigo.speech.synthesis`: text in, speech with timed phones out
 - :mod:`ichigo.speech.vq`: :class:`~ichigo.speech.vq.WhisperVQ`, waveforms in, sound tokens out (torch)

@@ -6,9 +6,6 @@ again: a sound token stands for 640 samples.
 
 from __future__ import annotations
 
-SOUND_CODES = 513
-"""512 codes and the mask row of WhisperSpeech v3-7lang; the mask row sits in the same argmax, so 512 can be emitted."""
-
 SOUND_TOKENS_PER_SECOND = 25
 SAMPLES_PER_TOKEN = 640
 WINDOW_SAMPLES = 480_000

@@ -33,11 +33,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ichigo.edits import edit_distance
 from ichigo.errors import TokenizerError
 from ichigo.progress import Progress
 from ichigo.recipe.schema import FitTokenizer
 from ichigo.speech.codes import token_count
-from ichigo.speech.lexicon import Lexicon, Reader, Recogniser, Sizes, pronunciations, word_distance
+from ichigo.speech.lexicon import Lexicon, Reader, Recogniser, Sizes, pronunciations
 from ichigo.speech.synthesis import PAUSE, Phone, Word
 from ichigo.speech.vq import (
     FRAMES_PER_TOKEN,
@@ -444,7 +445,7 @@ def _reading(learner: _Learner, lexicon: Lexicon, items: Sequence[_Window]) -> d
         vectors = learner.encoder(mel, lengths)
         codes = learner.read(learner.bottleneck.codebook[learner.bottleneck(vectors)], lengths)
         likelihoods = (learner.reader.likelihoods(logits[0]) for logits in (learner.encoder_head(vectors), codes))
-        errors = [word_distance(window.said, lexicon.text(frames)) for frames in likelihoods]
+        errors = [edit_distance(window.said.split(), lexicon.text(frames).split()) for frames in likelihoods]
         from_vectors, from_codes = from_vectors + errors[0], from_codes + errors[1]
     words = sum(len(window.said.split()) for window in items)
     return {

@@ -150,17 +150,6 @@ class _Path:
         return found[::-1]
 
 
-def word_distance(reference: str, hypothesis: str) -> int:
-    """Least number of words to insert, delete or substitute (Levenshtein 1966)."""
-    given = hypothesis.split()
-    row = list(range(len(given) + 1))
-    for done, word in enumerate(reference.split(), start=1):
-        corner, row[0] = row[0], done
-        for at, other in enumerate(given, start=1):
-            corner, row[at] = row[at], min(corner + (word != other), row[at] + 1, row[at - 1] + 1)
-    return row[-1]
-
-
 @dataclass(frozen=True)
 class Sizes:
     """What a :class:`Reader` is made of; ``rows`` of the codebook include the mask row."""

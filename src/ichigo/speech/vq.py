@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ichigo.devices import best_device
 from ichigo.errors import TokenizerError
 from ichigo.hashing import canonical_json, sha256_json
 from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND, WINDOW_SAMPLES, token_count
@@ -137,7 +138,10 @@ class WhisperVQ:
 
     @classmethod
     def open(cls, folder: Path) -> WhisperVQ:
-        """Reads what :meth:`save` wrote; raises :class:`TokenizerError` if anything that decides tokens was changed."""
+        """Reads what :meth:`save` wrote, onto the GPU if there is one.
+
+        Raises :class:`TokenizerError` if anything that decides tokens was changed.
+        """
         description = read_description(folder / DESCRIPTION_FILE)
         encoder = WhisperEncoder.load(folder / WHISPER_FILE, description.get("causal_block", 0))
         tokenizer = cls.load(folder / MODEL_FILE, encoder, description.get("pad"))  # type: ignore[arg-type]
@@ -146,7 +150,7 @@ class WhisperVQ:
                 f"{folder / DESCRIPTION_FILE}: identity is {description.get('identity')}, the weights, pad mode and "
                 f"block here have {found}; restore the folder or make the tokenizer again"
             )
-        return tokenizer
+        return tokenizer.to(best_device())
 
     def to(self, device: str | torch.device) -> WhisperVQ:
         """This tokenizer, from now on computing on ``device``; tokens stay the same (``exact``) or nearly so."""

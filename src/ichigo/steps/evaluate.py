@@ -78,20 +78,17 @@ def examine(
 
     The base model and the recogniser, which imported tokenizers do not have, are opened for a world's suites alone.
     """
-    import torch
-
     from ichigo.evaluation.asking import open_text_engine
     from ichigo.evaluation.items import EvalRow, EvalText
     from ichigo.evaluation.suites import evaluate
     from ichigo.inference.engine import Engine
     from ichigo.speech.lexicon import RECOGNISER_FILE, Recogniser
 
-    spoken = [_item(EvalRow, row) for row in tokens]
-    written = [_item(EvalText, row) for row in texts]
+    spoken = [item(EvalRow, row) for row in tokens]
+    written = [item(EvalText, row) for row in texts]
     of_world = bool(written) or any(row.suite for row in spoken)
     hears = of_world and any(file.path == RECOGNISER_FILE for file in subject.tokenizer.files)
-    if subject.model.reference.size < _SMALL:
-        torch.set_num_threads(1)
+    one_thread_if_small(subject.model)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         engine = Engine.open(subject.model.fetch(folder / "model"))
@@ -100,9 +97,17 @@ def examine(
     return evaluate(engine, spoken, settings, seed, texts=written, base=base, recogniser=recogniser)
 
 
+def one_thread_if_small(model: Artifact) -> None:
+    """Let this process compute on one core if ``model`` is too small to gain by more."""
+    import torch
+
+    if model.reference.size < _SMALL:
+        torch.set_num_threads(1)
+
+
 Item = TypeVar("Item", "EvalRow", "EvalText")
 
 
-def _item(kind: type[Item], row: TokenRow | TextRow) -> Item:
+def item(kind: type[Item], row: TokenRow | TextRow) -> Item:
     """What an evaluation knows of a row: the fields of the same names."""
     return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ichigo.registry.models import register
+from ichigo.registry.models import RUN_KEY, register
 from ichigo.steps.context import open_step
 
 
@@ -11,7 +11,7 @@ def main(run: str, model: str, verdict: str) -> None:
     with open_step("register", run) as step:
         artifact, policy = step.open(model), step.recipe.registry
         tags = {
-            "ichigo.run_key": step.run.run_key,
+            RUN_KEY: step.run.run_key,
             "ichigo.recipe": step.recipe.name,
             "ichigo.fingerprint": step.run.fingerprint,
             "ichigo.manifest": artifact.reference.manifest,

@@ -32,7 +32,7 @@ def main(run: str, shard: str, *, corpus: str, tokenizer: str, contract: str, to
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 speech = WhisperVQ.open(inputs["tokenizer"].fetch(folder / "tokenizer"))
-                rows = list(_tokens(speech, iter_rows(inputs["corpus"].fetch(folder / "corpus", shard) / shard)))
+                rows = list(tokenised(speech, iter_rows(inputs["corpus"].fetch(folder / "corpus", shard) / shard)))
             write_tokens(rows, draft.folder)
             inputs["contract"].fetch(draft.folder)
             draft.facts.update(rows=len(rows), sound_tokens=sum(len(row.codes) for row in rows))
@@ -48,7 +48,7 @@ def main(run: str, shard: str, *, corpus: str, tokenizer: str, contract: str, to
         artifact.reference.save(Path(tokens))
 
 
-def _tokens(speech: WhisperVQ, rows: Iterator[Row]) -> Iterator[TokenRow]:
+def tokenised(speech: WhisperVQ, rows: Iterator[Row]) -> Iterator[TokenRow]:
     """The rows with sound tokens, :data:`_TOGETHER` in memory at a time."""
     from ichigo.corpus.tokens import token_row
     from ichigo.speech.audio import read_audio
