@@ -6,8 +6,9 @@ on both: the question asked is whether the model understands a new voice, not wh
 never told. Speeds and pitches are drawn by a seeded hash of voice and sentence, so adding one of either changes no
 other row.
 
-*A generated world* (:func:`speak_world`): voices are seven accents of English times some ninety variants. The held-out
-variants are heard in no accent before evaluation. A conversation is said by one voice at one speed and pitch.
+*A generated world* (:func:`speak_world`): voices are seven accents of English times the 73 variants that a person could
+have. The held-out ones are heard in no accent before evaluation, and neither are the 16 whose formants no person has:
+they ask a suite of their own. A conversation is said by one voice at one speed and pitch.
 """
 
 from __future__ import annotations
@@ -24,20 +25,14 @@ from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import Sentence, Voices
 from ichigo.speech.audio import SAMPLE_RATE, write_flac
-from ichigo.speech.synthesis import Phone, Request, Utterance, Word, speak_blocks, variants
+from ichigo.speech.synthesis import Phone, Request, Utterance, Word, speak_blocks
+from ichigo.speech.voices import oddities, people
 
 LICENSE = "synthetic (espeak-ng)"
 
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 WORLD_WORDS_PER_MINUTE = (150, 250)
 WORLD_PITCH = (15, 85)
-
-_NO_PERSON = frozenset(
-    {"Demonic", "UniRobot", "anikaRobot", "croak", "fast", "robosoft", "whisper", "whisperf"}
-    | {f"robosoft{number}" for number in range(2, 9)}
-)
-"""Robots, whispers, and a variant that changes the speed: 15 of 104."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Take:
@@ -81,18 +76,19 @@ def speak_world(world: World, processes: int) -> Iterator[Row]:
     :class:`~ichigo.errors.DataError` if there are too few variants to hold out.
     """
     settings = world.settings
-    heard, unheard = (
-        [f"{accent}+{variant}" for accent, variant in product(ACCENTS, side)]
-        for side in world_variants(settings.held_out_voices, world.seed)
-    )
+    heard, unheard = map(_in_all_accents, world_variants(settings.held_out_voices, world.seed))
     takes = _cast(world.spoken_training(settings.utterances), heard, "train", "", world.seed)
+    others = {"seen_voices": heard, "odd_voices": _in_all_accents(oddities())}
     for suite, conversations in world.spoken_suites().items():
-        voices = heard if suite == "seen_voices" else unheard
-        takes += _cast(conversations, voices, "test", suite, world.seed)
+        takes += _cast(conversations, others.get(suite, unheard), "test", suite, world.seed)
     blocks: dict[str, list[_Take]] = defaultdict(list)
     for take in takes:
         blocks[take.request.voice].append(take)
     return _rows(list(blocks.values()), processes)
+
+
+def _in_all_accents(variants: Sequence[str]) -> list[str]:
+    return [f"{accent}+{variant}" for accent, variant in product(ACCENTS, variants)]
 
 
 def world_variants(held_out: int, seed: int) -> tuple[list[str], list[str]]:
@@ -101,7 +97,7 @@ def world_variants(held_out: int, seed: int) -> tuple[list[str], list[str]]:
     Variants of one name (``iven``, ``iven2`` …) share their formants and stay on one side.
     """
     families: dict[str, list[str]] = defaultdict(list)
-    for variant in sorted(variants() - _NO_PERSON):
+    for variant in people():
         families[_family(variant)].append(variant)
     unheard: list[str] = []
     for family in sorted(families, key=lambda family: sha256_json([seed, "voices", family])):
@@ -109,7 +105,9 @@ def world_variants(held_out: int, seed: int) -> tuple[list[str], list[str]]:
             unheard += families.pop(family)
     if len(unheard) < held_out or not families:
         known = len(unheard) + sum(map(len, families.values()))
-        raise DataError(f"data.world.held_out_voices is {held_out}, espeak-ng has {known} variants; hold out fewer")
+        raise DataError(
+            f"data.world.held_out_voices is {held_out}, espeak-ng has {known} variants of human kind; hold out fewer"
+        )
     return [variant for family in families.values() for variant in family], unheard
 
 
