@@ -115,7 +115,7 @@ class TestFields:
             ("stages.pretrain.learning_rate=.inf", "found Infinity; expected a number, above 0"),
             ("stages.pretrain.gradient_clip=fast", 'found "fast"; expected a number, above 0, or null'),
             ("stages.pretrain.packing=yes", 'found "yes"; expected true or false'),
-            ("stages.pretrain.schedule=step", 'found "step"; expected cosine, linear or constant'),
+            ("stages.pretrain.schedule=step", 'found "step"; expected cosine, linear, constant or wsd'),
             ("stages.pretrain.mix.sond=0", "unknown key; did you mean sound?"),
             ("data.folders=/x", "unknown key; did you mean folder?"),
             ("data.sentences.1.anser=x", "unknown key; did you mean answer?"),

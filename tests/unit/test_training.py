@@ -44,7 +44,7 @@ def test_the_warm_up_is_linear_reaches_the_peak_and_wastes_no_step() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "halfway", "last"),
-    [("cosine", 0.5e-3, 0.0381e-3), ("linear", 0.5e-3, 0.125e-3), ("constant", 1e-3, 1e-3)],
+    [("cosine", 0.5e-3, 0.0381e-3), ("linear", 0.5e-3, 0.125e-3), ("constant", 1e-3, 1e-3), ("wsd", 0.5556e-3, 0.1389e-3)],
 )
 def test_the_schedule_falls_from_the_peak_to_its_end(schedule: str, halfway: float, last: float) -> None:
     rates = [learning_rate(stage(schedule=schedule), step) for step in (4, 8, 11)]

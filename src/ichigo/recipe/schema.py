@@ -245,7 +245,8 @@ class Stage(Section):
     enabled: bool = True  # False hands the model on untrained: with or without this stage is a claim to test
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.6  # share of the steps in which wsd falls to 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     epsilon: Annotated[float, Field(gt=0)] = 1e-8

@@ -1,4 +1,6 @@
-"""The learning rate as a pure function of the step: linear warm-up, then cosine, linear or constant.
+"""The learning rate as a pure function of the step: linear warm-up, then cosine, linear, constant or wsd.
+
+``wsd`` (warm-up, stable, decay: Hu et al., 2024, arXiv 2404.06395) stays at the peak and falls linearly at the end.
 
 The shapes are those of torchtune and Hugging Face; here the first step of the warm-up is 1/warmup_steps of the peak and
 not 0, because a step with learning rate 0 is a step thrown away.
@@ -16,5 +18,10 @@ def learning_rate(stage: Stage, step: int) -> float:
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / stage.warmup_steps
     done = (step - stage.warmup_steps) / max(stage.steps - stage.warmup_steps, 1)
-    factor = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1.0}[stage.schedule]
-    return stage.learning_rate * factor
+    factors = {
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "linear": 1 - done,
+        "constant": 1.0,
+        "wsd": min(1.0, (stage.steps - step) / (stage.decay * stage.steps)),
+    }
+    return stage.learning_rate * factors[stage.schedule]
