@@ -1,12 +1,12 @@
 # Everything a person does here, by name. `make` alone shows the list.
 
 PYTHON ?= python3
-RECIPE ?= smoke
+RECIPE ?= tiny
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ICHIGO := $(BIN)/ichigo
-# Folder of recordings (metadata.jsonl beside them); without it a recipe speaks its own sentences.
+# Folder of recordings (metadata.jsonl beside them); without it a recipe makes its own speech.
 DATA ?=
 # Overrides, separated by spaces: SET="seed=1 stages.instruct.steps=50"
 SET ?=

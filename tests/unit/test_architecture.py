@@ -24,12 +24,12 @@ LEVELS = (
     {"inference"},  # generates with a model under the contract and layouts of language, for evaluation and serving
     {"speech", "language"},
     {"tracking", "store", "recipe"},
-    {"errors", "hashing", "progress", "devices", "edits", "__init__"},
+    {"errors", "hashing", "progress", "devices", "edits", "linear", "__init__"},
 )
 """From the top down; a room imports from levels below its own, never from its own level."""
 
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-COMPUTE = {"speech", "language", "training", "inference"}
+COMPUTE = {"speech", "language", "training", "inference", "linear"}
 HEAVY = {"torch", "deepspeed", "transformers"}
 
 

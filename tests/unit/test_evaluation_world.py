@@ -73,7 +73,7 @@ MEMORY = (("my name is anna", "hello anna"), ("turn on the fan", "turning on the
 
 def world() -> list[EvalRow]:
     """Some rows of every suite."""
-    spoken = [*rows("held_out", 9, 1), *rows("seen_voices", 6, 2), *rows("facts", 6, 3)]
+    spoken = [*rows("held_out", 9, 1), *rows("seen_voices", 6, 2), *rows("odd_voices", 5, 8), *rows("facts", 6, 3)]
     strange = [*noise("noise_known", 3, 4), *noise("noise_new", 2, 5)]
     recall = [*dialogue("recall_seen", "one", MEMORY, 600), *dialogue("recall_new", "two", MEMORY[::2], 700)]
     return [*spoken, *strange, *recall]
@@ -161,7 +161,7 @@ def test_a_model_that_knows_everything_gets_everything(layouts: Layouts) -> None
     known = knowledge(layouts, items, written)
     metrics = examined(layouts, items, known, known, written).metrics
     counts = {
-        **{"spoken.held_out": 9, "spoken.seen_voices": 6, "spoken.facts": 6},
+        **{"spoken.held_out": 9, "spoken.seen_voices": 6, "spoken.odd_voices": 5, "spoken.facts": 6},
         **{"transcription.held_out_voices": 9, "transcription.seen_voices": 6, "transcription.facts": 6},
         **{"spoken.held_out.cascade": 9, "spoken.seen_voices.cascade": 6, "spoken.facts.cascade": 6},
         **{"text.held_out": 4, "text.facts": 4, "text.held_out.base": 4, "text.facts.base": 4},
@@ -185,7 +185,7 @@ def test_every_measure_of_the_table_is_measured(layouts: Layouts) -> None:
     items, written = world(), texts()
     known = knowledge(layouts, items, written)
     metrics = examined(layouts, items, known, known, written).metrics
-    missing = [name for name in table.known() if name not in metrics and not name.startswith("run.")]
+    missing = [name for name in table.known() if name not in metrics and not name.startswith(("run.", "tokenizer."))]
     assert missing == []
 
 

@@ -102,6 +102,11 @@ def test_a_whole_run_is_told_with_its_numbers(recipe: Recipe) -> None:
     assert (summary["mlflow"]["experiment"], summary["mlflow"]["mlflow_run"]) == ("7", "abc")
 
 
+def test_what_the_tokenizer_s_fit_measured_stands_beside_the_evaluation(recipe: Recipe) -> None:
+    fitted = step("tokenizer", (1002, 1003), "reused", facts={"bottleneck_cost": 0.06})
+    assert summarised(recipe, [fitted, *chain()])["evaluation"] == {"tokenizer.bottleneck_cost": 0.06, **METRICS}
+
+
 def test_numbers_told_elsewhere_are_not_repeated_in_the_steps(recipe: Recipe) -> None:
     rows = {row["name"]: row["facts"] for row in summarised(recipe, chain())["steps"]}
     assert rows["evaluate"] == {}

@@ -146,7 +146,7 @@ def test_conversations_give_what_they_ask_for(suites: dict[str, list[Conversatio
 def test_every_suite_has_its_items(world: World, suites: dict[str, list[Conversation]]) -> None:
     facts = sum(len(world.questions(topic, "text_only")) for topic in KNOWN)
     assert {name: len(asked) for name, asked in suites.items() if not name.endswith("facts")} == dict.fromkeys(
-        ("held_out", "seen_voices", "recall_seen", "recall_new", "text_held_out"), SETTINGS.items
+        ("held_out", "seen_voices", "odd_voices", "recall_seen", "recall_new", "text_held_out"), SETTINGS.items
     )
     assert len(suites["text_facts"]) == facts
     assert len(suites["facts"]) >= SETTINGS.items

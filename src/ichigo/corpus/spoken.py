@@ -6,9 +6,10 @@ on both: the question asked is whether the model understands a new voice, not wh
 never told. Speeds and pitches are drawn by a seeded hash of voice and sentence, so adding one of either changes no
 other row.
 
-*A generated world* (:func:`speak_world`): voices are seven accents of English times some ninety variants. The held-out
-variants are heard in no accent before evaluation, the reserved ones not there either: only a look at a finished model
-hears them (:func:`speak_reserved`). A conversation is said by one voice at one speed and pitch.
+*A generated world* (:func:`speak_world`): voices are seven accents of English times the 73 variants that a person could
+have. The held-out ones are heard in no accent before evaluation, and neither are the 16 whose formants no person has:
+they ask a suite of their own. Reserved ones are not heard there either, only in a look at a finished model
+(:func:`speak_reserved`). A conversation is said by one voice at one speed and pitch.
 """
 
 from __future__ import annotations
@@ -25,19 +26,14 @@ from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import Sentence, Voices
 from ichigo.speech.audio import SAMPLE_RATE, write_flac
-from ichigo.speech.synthesis import Phone, Request, Utterance, Word, speak_blocks, variants
+from ichigo.speech.synthesis import Phone, Request, Utterance, Word, speak_blocks
+from ichigo.speech.voices import oddities, people
 
 LICENSE = "synthetic (espeak-ng)"
 
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 WORLD_WORDS_PER_MINUTE = (150, 250)
 WORLD_PITCH = (15, 85)
-
-_NO_PERSON = frozenset(
-    {"Demonic", "UniRobot", "anikaRobot", "croak", "fast", "robosoft", "whisper", "whisperf"}
-    | {f"robosoft{number}" for number in range(2, 9)}
-)
-"""Robots, whispers, and a variant that changes the speed: 15 of 104."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +77,13 @@ def speak_world(world: World, processes: int) -> Iterator[Row]:
     :class:`~ichigo.errors.DataError` if there are too few variants to hold out.
     """
     settings = world.settings
-    heard, unheard, _ = (
-        [f"{accent}+{variant}" for accent, variant in product(ACCENTS, side)]
-        for side in world_variants(settings.held_out_voices, settings.reserved_voices, world.seed)
+    heard, unheard, _ = map(
+        _in_all_accents, world_variants(settings.held_out_voices, settings.reserved_voices, world.seed)
     )
     takes = _cast(world.spoken_training(settings.utterances), heard, "train", "", world.seed)
+    others = {"seen_voices": heard, "odd_voices": _in_all_accents(oddities())}
     for suite, conversations in world.spoken_suites().items():
-        voices = heard if suite == "seen_voices" else unheard
-        takes += _cast(conversations, voices, "test", suite, world.seed)
+        takes += _cast(conversations, others.get(suite, unheard), "test", suite, world.seed)
     return _rows(_by_voice(takes), processes)
 
 
@@ -103,8 +98,7 @@ def speak_reserved(world: World, questions: int, voices: int, seed: int, process
     if voices > len(reserved):
         raise DataError(f"{voices} voices are asked for, data.world.reserved_voices is {len(reserved)}; ask for fewer")
     chosen = random.Random(sha256_json([world.seed, "reserved", seed])).sample(reserved, voices)
-    names = [f"{accent}+{variant}" for accent, variant in product(ACCENTS, chosen)]
-    takes = _cast(world.reserved(questions, seed), names, "test", "held_out", seed)
+    takes = _cast(world.reserved(questions, seed), _in_all_accents(chosen), "test", "held_out", seed)
     return _rows(_by_voice(takes), processes)
 
 
@@ -115,6 +109,10 @@ def _by_voice(takes: Iterable[_Take]) -> list[list[_Take]]:
     return list(blocks.values())
 
 
+def _in_all_accents(variants: Sequence[str]) -> list[str]:
+    return [f"{accent}+{variant}" for accent, variant in product(ACCENTS, variants)]
+
+
 def world_variants(held_out: int, reserved: int, seed: int) -> tuple[list[str], list[str], list[str]]:
     """espeak-ng's variants of human kind for training, ``held_out`` others and ``reserved`` again others, by a hash.
 
@@ -122,14 +120,14 @@ def world_variants(held_out: int, reserved: int, seed: int) -> tuple[list[str], 
     their formants and stay on one side.
     """
     families: dict[str, list[str]] = defaultdict(list)
-    for variant in sorted(variants() - _NO_PERSON):
+    for variant in people():
         families[_family(variant)].append(variant)
     known = sum(map(len, families.values()))
     unheard, unused = (_taken(families, number, seed) for number in (held_out, reserved))
     if (len(unheard), len(unused)) < (held_out, reserved) or not families:
         raise DataError(
-            f"data.world.held_out_voices is {held_out} and reserved_voices {reserved}, espeak-ng has {known} variants; "
-            "hold out fewer"
+            f"data.world.held_out_voices is {held_out} and reserved_voices {reserved}, espeak-ng has {known} variants "
+            "of human kind; hold out fewer"
         )
     return [variant for family in families.values() for variant in family], unheard, unused
 

@@ -202,15 +202,16 @@ class World:
     def spoken_suites(self) -> dict[str, list[Conversation]]:
         """What each suite of speech asks, ``settings.items`` conversations or more.
 
-        ``held_out`` and ``seen_voices`` ask the same held-out questions, in the proportions of training; ``facts`` asks
-        every text-only fact :data:`FACT_VOICES` times or more, in turn; ``recall_seen`` and ``recall_new`` ask for what
-        was said before, values met in training and others.
+        ``held_out``, ``seen_voices`` and ``odd_voices`` ask the same held-out questions, in the proportions of
+        training; ``facts`` asks every text-only fact :data:`FACT_VOICES` times or more, in turn; ``recall_seen`` and
+        ``recall_new`` ask for what was said before, values met in training and others.
         """
         items, facts, combined = self.settings.items, self._text_only(), self._asked()
         voices = max(FACT_VOICES, -(-items // len(facts)))
         return {
             "held_out": combined,
             "seen_voices": combined,
+            "odd_voices": combined,
             "facts": [(phrasings[take % len(phrasings)],) for phrasings in facts for take in range(voices)],
             "recall_seen": self._memories("recall_seen", items, new=False),
             "recall_new": self._memories("recall_new", items, new=True),

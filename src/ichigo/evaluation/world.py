@@ -5,16 +5,17 @@ suite                       asks                                                
 ==========================  ==========================================================  ================================
 ``spoken.held_out``         held-out questions by voices never heard                    ``held_out``
 ``spoken.seen_voices``      held-out questions by voices of the training                ``seen_voices``
+``spoken.odd_voices``       held-out questions by voices that no person has             ``odd_voices``
 ``spoken.facts``            facts that training only wrote, each by several voices      ``facts``
 ``spoken.X.cascade``        the same: the model transcribes, the base model answers     as above
-``transcription.X``         "transcribe" (X: held_out_voices, seen_voices, facts)       as above
+``transcription.X``         "transcribe" (X: held_out_voices, seen_voices, …, facts)    as above
 ``text.held_out``           held-out questions in writing                               ``text_held_out``
 ``text.facts``              the facts in writing                                        ``text_facts``
 ``text.X.base``             the same of the base model                                  as above
 ``refusal.noise_known``     sounds that are no speech, of kinds heard in training       ``noise_known``
 ``refusal.noise_new``       the same, of kinds never heard                              ``noise_new``
 ``refusal.random_codes``    random sound tokens, as long as real speech                 ``held_out`` (their lengths)
-``refusal.false_refusals``  nothing: clean spoken questions that got a refusal          the three of ``spoken``
+``refusal.false_refusals``  nothing: clean questions by people that got a refusal       the other three of ``spoken``
 ``recall.seen``, ``.new``   spoken conversations, scored on the last turn; what is to   ``recall_seen``, ``recall_new``
                             be remembered was, or never was, told in training
 ``mixed``                   questions half spoken and half written, in both orders      ``held_out``
@@ -46,7 +47,7 @@ from ichigo.language.layouts import Codes, Part, Sample, Turn, speak_prompt, tra
 from ichigo.language.mixing import SpokenRow, cuts, mixed_question
 from ichigo.recipe.schema import SampleType
 
-SPOKEN = {"held_out": "held_out_voices", "seen_voices": "seen_voices", "facts": "facts"}
+SPOKEN = {"held_out": "held_out_voices", "seen_voices": "seen_voices", "odd_voices": "odd_voices", "facts": "facts"}
 """Suites of spoken questions, and what the transcription of the same rows is called."""
 
 NOISE, RECALL = ("noise_known", "noise_new"), ("recall_seen", "recall_new")
@@ -81,7 +82,8 @@ def ask_world(
     by_suite, written = _by_suite(rows, ROW_SUITES), _by_suite(texts, TEXT_SUITES)
     clean: list[ItemResult] = []
     for name in SPOKEN:
-        clean += _ask_spoken(exam, base, name, by_suite[name], findings)
+        answers = _ask_spoken(exam, base, name, by_suite[name], findings)
+        clean += answers if name != "odd_voices" else ()
     for name in TEXT_SUITES:
         _ask_written(exam, base, name, written[name], findings)
     _ask_refusals(exam, by_suite, clean, findings)

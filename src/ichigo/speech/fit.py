@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ichigo.edits import edit_distance
 from ichigo.errors import TokenizerError
+from ichigo.linear import use_products
 from ichigo.progress import Progress
 from ichigo.recipe.schema import FitTokenizer
 from ichigo.speech.codes import token_count
@@ -193,6 +194,7 @@ class _Learner(nn.Module):
         self.reader = Reader(Sizes(width, dims.n_audio_head, rows, settings.codebook_dim, len(frequencies)))
         self.reader.frequency = frequencies
         self.encoder_head = nn.Linear(width, len(frequencies))
+        use_products(self)
 
     def read(self, quantised: Tensor, lengths: Tensor) -> Tensor:
         """Phone logits ``(batch, 2 n, classes)`` from 25 Hz code vectors ``(batch, n, codebook_dim)``."""
@@ -416,7 +418,7 @@ def _codes_in_use(learner: _Learner, items: Sequence[_Window], batch: int) -> di
 @torch.no_grad()
 def _accuracy(learner: _Learner, items: Sequence[_Window], batch: int) -> dict[str, Any]:
     """Share of labelled frames of ``items`` recognised from vectors and from codes, and that of the commonest class."""
-    frames = torch.zeros(learner.encoder_head.out_features)
+    frames = torch.zeros(len(learner.encoder_head.weight))
     from_vectors = from_codes = 0
     for part in _by_length(items, batch):
         mel, lengths = _inputs(part)

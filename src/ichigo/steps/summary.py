@@ -17,7 +17,7 @@ steps[]            name, status (``done``, ``reused``, ``skipped``, ``failed``, 
                    step's work), startup_seconds (our imports before it), kfp_seconds (KFP's executor and the
                    interpreter before those), ended_seconds (from the run's begin to the step's end), peak_memory
                    (bytes, of its largest process), artifact {kind, uri, digest}, facts
-evaluation         metric -> number
+evaluation         metric -> number, of the evaluation and, as ``tokenizer.NAME``, of the tokenizer's fit
 gate               verdict (``promote``, ``hold``, ``refuse`` or null), rules[] {metric, found, bound, kept, line}
 model              name, version, uri, digest, alias; null when nothing was registered
 mlflow             experiment and run id of the parent run, and the server's address
@@ -59,12 +59,17 @@ def summarise(
         "wall_seconds": round(now - run.started, 2),
         "kfp_seconds": round(_uncovered(steps) + sum(step.entered - step.process_started for step in steps), 2),
         "steps": [_row(step, run.started) for step in steps],
-        "evaluation": facts.get("evaluate", {}).get("metrics", {}),
+        "evaluation": _metrics(facts),
         "gate": {name: facts.get("gate", _GATE)[name] for name in _GATE},
         "model": facts.get("register"),
         "mlflow": {"uri": _without_password(os.environ.get("MLFLOW_TRACKING_URI", "")), **_mlflow(run)},
         "store": store,
     }
+
+
+def _metrics(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    fit = {f"tokenizer.{name}": value for name, value in facts.get("tokenizer", {}).items()}
+    return {**fit, **facts.get("evaluate", {}).get("metrics", {})}
 
 
 def _row(step: StepRecord, run_started: float) -> dict[str, Any]:

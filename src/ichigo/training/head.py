@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from ichigo.training.product import product
+from ichigo.linear import product
 
 CHUNK = 256
 KEPT = 1 << 20  # logits; 4 MiB, and as much for their gradient

@@ -20,10 +20,10 @@ from ichigo.language.checkpoint import copy_companions, load_model
 from ichigo.language.contract import TokenContract
 from ichigo.language.layouts import IGNORE
 from ichigo.language.packing import PackedSequence
+from ichigo.linear import use_products
 from ichigo.recipe.schema import Launch
 from ichigo.training import attention
 from ichigo.training.head import LossHead
-from ichigo.training.product import use_products
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ichigo.training.product import product
+from ichigo.linear import product
 
 MOMENTUM = 0.95
 ITERATIONS = 5

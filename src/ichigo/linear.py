@@ -15,22 +15,23 @@ from torch.nn.functional import linear
 
 
 class Linear(nn.Module):
-    """A linear layer without bias by :func:`product`; takes the place of an ``nn.Linear`` and keeps its parameter."""
+    """A linear layer by :func:`product`; takes the place of an ``nn.Linear`` and keeps its parameters."""
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, rows: Tensor) -> Tensor:
         """``rows`` (..., in) to (..., out)."""
-        return product(rows, self.weight)
+        found = product(rows, self.weight)
+        return found if self.bias is None else found + self.bias
 
 
 def use_products(module: nn.Module) -> None:
-    """Put :class:`Linear` in the place of every ``nn.Linear`` without bias below ``module``."""
+    """Put :class:`Linear` in the place of every ``nn.Linear`` below ``module``."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear) and child.bias is None:
-            setattr(module, name, Linear(child.weight))
+        if isinstance(child, nn.Linear):
+            setattr(module, name, Linear(child))
         else:
             use_products(child)
 
