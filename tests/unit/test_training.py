@@ -93,12 +93,6 @@ def test_a_job_survives_its_file(tmp_path: Path) -> None:
     assert StageJob.read(tmp_path / "job.json") == written
 
 
-def test_muon_is_refused_where_zero_would_cut_its_matrices(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="ZeRO 1 cuts them"):
-        replace(job(tmp_path, zero=1), optimizer="muon")
-    assert replace(job(tmp_path, zero=0), optimizer="muon").optimizer == "muon"
-
-
 def test_more_nodes_than_this_machine_are_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"launch\.nodes is 2"):
         run_stage(job(tmp_path, nodes=2), tmp_path / "work", print)

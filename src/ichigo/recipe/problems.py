@@ -18,10 +18,12 @@ from ichigo.recipe.schema import (
     STAGE_ORDER,
     Data,
     Finding,
+    Launch,
     Recipe,
     Rule,
     Section,
     Stage,
+    cut,
     disorder,
     unbounded,
     unfed,
@@ -51,6 +53,8 @@ def _across(tree: Any) -> list[Finding]:
         findings += _order(stages)
         if data := _alone(Data, tree.get("data")):
             findings += unfed(data, _sound(Stage, stages))
+        if launch := _alone(Launch, tree.get("launch", {})):
+            findings += cut(launch, _sound(Stage, stages))
     registry = tree.get("registry")
     rules = registry.get("rules") if isinstance(registry, dict) else None
     return [*findings, *unbounded(_sound(Rule, rules if isinstance(rules, list) else []))]

@@ -8,7 +8,8 @@ identified by their own digest when a step reads them.
 Learning rates are per optimizer step, lengths in tokens unless a name says seconds.
 
 A section checks itself field by field, so that every wrong field of a file is found at once; what spans sections (the
-order of the stages, mixes that the data cannot feed) is in :func:`disorder`, :func:`unfed` and :func:`unbounded`.
+order of the stages, mixes that the data cannot feed) is in :func:`disorder`, :func:`unfed`, :func:`cut` and
+:func:`unbounded`.
 """
 
 from __future__ import annotations
@@ -255,6 +256,7 @@ class Stage(Section):
     loss_on: Literal["all", "answers"] = "all"
     replacement: Share = 0.0  # of the input's sound tokens, replaced by random ones while training
     enabled: bool = True  # False hands the model on untrained: with or without this stage is a claim to test
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon for the matrices, AdamW for the rest (training.muon)
     learning_rate: Annotated[float, Field(gt=0)]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -341,6 +343,7 @@ class Recipe(Section):
         findings = [
             *disorder([stage.name for stage in self.stages]),
             *unfed(self.data, dict(enumerate(self.stages))),
+            *cut(self.launch, dict(enumerate(self.stages))),
             *unbounded(dict(enumerate(self.registry.rules))),
         ]
         if findings:
@@ -378,6 +381,18 @@ def unfed(data: Data, stages: Mapping[int, Stage]) -> list[Finding]:
         for index, stage in stages.items()
         for kind, share in stage.mix.items()
         if share > 0 and lacks[kind]
+    ]
+
+
+def cut(launch: Launch, stages: Mapping[int, Stage]) -> list[Finding]:
+    """Stages whose optimizer needs the whole matrices that ZeRO cuts; ``stages`` by their index in the recipe."""
+    return [
+        (
+            ("stages", index, "optimizer"),
+            f"muon needs whole matrices, and launch.zero is {launch.zero}, which cuts them; set it to 0 or take adamw",
+        )
+        for index, stage in stages.items()
+        if stage.optimizer == "muon" and launch.zero
     ]
 
 

@@ -56,7 +56,6 @@ def train_base(
         stage=_stage(settings, len(conversations)),
         launch=Launch(processes=1, zero=0),
         seed=seed,
-        optimizer="muon",
         title="base",
         threads=1,  # the tokenizer is fitted at the same time
     )
@@ -81,6 +80,7 @@ def _stage(settings: TrainBase, examples: int) -> Stage:
         examples=examples,
         steps=settings.steps,
         sequence_length=settings.batch_tokens,
+        optimizer="muon",
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
         schedule="linear",

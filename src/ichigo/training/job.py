@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -22,8 +21,7 @@ class StageJob:
     ``model`` and ``output`` are Hugging Face folders with ``contract.json``; ``data`` is a folder of
     :class:`ichigo.language.packing.Packed`; ``journal`` is the file that rank 0 writes, one JSON line per step. A
     training that is no stage of the recipe has a ``title`` of its own. Each process computes with ``threads``, by
-    default with an equal share of the machine's cores. ``muon`` (:mod:`ichigo.training.muon`) needs whole matrices:
-    ``ValueError`` for any ZeRO stage but 0.
+    default with an equal share of the machine's cores.
     """
 
     model: Path
@@ -33,13 +31,8 @@ class StageJob:
     stage: Stage
     launch: Launch
     seed: int
-    optimizer: Literal["adamw", "muon"] = "adamw"
     title: str = ""
     threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.optimizer == "muon" and self.launch.zero:
-            raise ValueError(f"muon needs whole matrices, ZeRO {self.launch.zero} cuts them; take zero=0")
 
     @property
     def name(self) -> str:
