@@ -145,12 +145,12 @@ _SLOTS = (
 _COMBINED = {
     "device": 0.115, "colour": 0.085, "timer": 0.125, "reminder": 0.135, "shopping": 0.09, "repeat": 0.2,
 }  # fmt: skip
-_KNOWN = {"arithmetic": 0.08, "compare": 0.06, "count": 0.04, "opposite": 0.04, "capital": 0.015, "animal": 0.015}
+_KNOWN = {"arithmetic": 0.10, "compare": 0.075, "count": 0.05, "opposite": 0.05, "capital": 0.02, "animal": 0.02}
 """Shares of the single training questions. Facts are few, so each of theirs comes several times."""
 
 _MEMORY_SHARE = 0.15  # of all training turns
 _WRITTEN_PER_UTTERANCE = 1.5  # training turns; 24,000 beside the default 16,000 utterances
-_WRITTEN_FACTS = 1.6  # as many as in speech: a combination can be copied, a fact has to be learned by heart
+_WRITTEN_FACTS = 1.3  # as many as in speech: a combination can be copied, a fact has to be learned by heart
 _TURN_BETWEEN = 0.5  # of the conversations ask something else before the question
 _FEWEST_HELD_OUT = 0.01  # below, there is too little to ask
 _REPEAT = ("repeat after me {}", "say {}")
