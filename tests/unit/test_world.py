@@ -161,7 +161,7 @@ def test_training_has_the_asked_size_and_many_distinct_questions(
     world: World, spoken: list[Conversation], written: list[Conversation]
 ) -> None:
     assert (len(turns(spoken)), len(turns(written))) == (SETTINGS.utterances, 1.5 * SETTINGS.utterances)
-    assert len({question.text for question in turns(spoken)}) > 10_000
+    assert len({question.text for question in turns(spoken)}) > 9_500
     for found in (spoken, written):
         topics = Counter(question.topic for question in turns(found))
         assert topics.keys() == {*COMBINED, *KNOWN, "repeat", "memory"}
