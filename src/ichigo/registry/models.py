@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 DIGEST = "ichigo.digest"
+MANIFEST = "ichigo.manifest"
 CHAMPION = "champion"
 
 
