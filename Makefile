@@ -10,11 +10,13 @@ ICHIGO := $(BIN)/ichigo
 DATA ?=
 # Overrides, separated by spaces: SET="seed=1 stages.instruct.steps=50"
 SET ?=
+# How many processes `make chaos` kills.
+KILLS ?= 30
 # More arguments for pip when it installs torch, for instance another index with the CPU build.
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test compile system up down status clean
+.PHONY: help install run test chaos compile system up down status clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -37,6 +39,9 @@ test: $(INSTALLED)  ## style, types and every test this machine can run
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m 'not containers'
+
+chaos: $(INSTALLED)  ## kill processes of whole runs at random; KILLS=30, report in chaos.txt
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --out chaos.txt
 
 compile: $(INSTALLED)  ## write the pipeline's IR, pipelines/ichigo.yaml
 	$(BIN)/python -m pipelines.ichigo

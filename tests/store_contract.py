@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ichigo.errors import IntegrityError, UserError
+from ichigo.hashing import sha256_bytes
 from ichigo.store import Artifact, Draft, Identity, NoSuchObject, Objects, Reference, Store
+from ichigo.store.objects import Stored, Upload
 
 FILES = {
     "model.bin": bytes(range(256)) * 40,
@@ -51,11 +53,26 @@ class Watched:
     def get_file(self, key: str, path: Path) -> None:
         self._objects.get_file(key, path)
 
+    def get_range(self, key: str, start: int, size: int) -> bytes:
+        return self._objects.get_range(key, start, size)
+
+    def sha256(self, key: str) -> str:
+        return self._objects.sha256(key)
+
     def list(self, prefix: str, limit: int | None = None) -> Iterator[tuple[str, int]]:
         return self._objects.list(prefix, limit)
 
+    def stored(self, prefix: str) -> Iterator[Stored]:
+        return self._objects.stored(prefix)
+
     def delete(self, key: str) -> None:
         self._objects.delete(key)
+
+    def uploads(self, prefix: str) -> Sequence[Upload]:
+        return self._objects.uploads(prefix)
+
+    def abort(self, upload: Upload) -> None:
+        self._objects.abort(upload)
 
 
 def commit(
@@ -141,6 +158,24 @@ class ObjectsContract:
         assert [key for key, _ in objects.list("", limit=2)] == ["a/ünï", "b/1"]
         assert list(objects.list("c")) == []
 
+    def test_a_part_and_the_digest_of_an_object_are_read_without_the_whole(self, objects: Objects) -> None:
+        data = bytes(range(256)) * 9000  # two blocks of 1 MiB and a rest
+        objects.put("key", data)
+        assert objects.get_range("key", 255, 3) == b"\xff\x00\x01"
+        assert objects.get_range("key", len(data) - 2, 2) == b"\xfe\xff"
+        assert objects.sha256("key") == sha256_bytes(data)
+        for ask in (objects.sha256, lambda key: objects.get_range(key, 0, 1)):
+            with pytest.raises(NoSuchObject, match="nothing/here"):
+                ask("nothing/here")
+
+    def test_a_listing_with_ages_names_the_time_of_the_last_put(self, objects: Objects) -> None:
+        before = time.time() - 1.5  # S3 counts whole seconds, and Swift rounds up
+        objects.put("a/1", b"1")
+        objects.put("a/2", b"22")
+        found = list(objects.stored("a/"))
+        assert [(one.key, one.size) for one in found] == [("a/1", 1), ("a/2", 2)]
+        assert all(before <= one.modified <= time.time() + 1.5 for one in found)
+
     def test_a_deleted_key_is_gone_and_may_be_deleted_again(self, objects: Objects) -> None:
         objects.put("key", b"1")
         objects.delete("key")
@@ -165,11 +200,13 @@ class StoreContract:
         assert opened.reference.size == sum(map(len, FILES.values()))
         assert content(opened, tmp_path) == FILES
 
-    def test_parents_are_recorded_by_address(self, objects: Objects) -> None:
+    def test_parents_are_recorded_by_address_and_digest(self, objects: Objects) -> None:
         parent = commit(objects)
         with Store(objects).write(Identity("child", {}, {}, ""), parents={"start": parent.reference}) as draft:
             (draft.folder / "file").write_bytes(b"1")
-        assert Store(objects).open(draft.committed.reference).parents == {"start": parent.reference.uri}
+        child = Store(objects).open(draft.committed.reference)
+        assert child.parents == {"start": parent.reference.uri}
+        assert child.parent_manifests == {"start": parent.reference.manifest}
 
     def test_a_prefix_brings_only_the_files_below_it(self, objects: Objects, tmp_path: Path) -> None:
         artifact = commit(objects, FILES | {"config.json": b'{"layers": 2}'})

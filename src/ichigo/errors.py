@@ -12,13 +12,17 @@
     ├── PlatformError      (3)  MLflow, S3 or the embedded platform does not answer as it should; a retry may help
     ├── IntegrityError     (4)  stored bytes are not those that were committed
     ├── StepError          (5)  a step of the pipeline failed; the message carries its last words
-    │   └── ProbeError          a check between two steps stopped the run, with its reason
+    │   ├── ProbeError          a check between two steps stopped the run, with its reason
+    │   └── InfrastructureError (6)  the machine failed the step: a process killed or hanging, a disk full; run again
     └── Cancelled          (130) a person stopped the run
 
-Messages name the field, row or file, what was found, and what to do.
+Messages name the field, row or file, what was found, and what to do. After 3 and 6 the same command may well succeed:
+it goes on from what is committed and from the newest checkpoint. After 2, 4 and 5 somebody has to change something.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class IchigoError(Exception):
@@ -80,7 +84,31 @@ class ProbeError(StepError):
     """A check between two steps stopped the run."""
 
 
+class InfrastructureError(StepError):
+    """The machine failed the step: a process was killed or hangs, memory or disk ran out; a retry goes on."""
+
+    exit_code = 6
+
+
 class Cancelled(IchigoError):
     """A person stopped the run."""
 
     exit_code = 130
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that tells whose fault ``error`` is; what nobody foresaw is the step's own."""
+    if isinstance(error, IchigoError):
+        return error.exit_code
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _FULL):
+        return InfrastructureError.exit_code
+    return StepError.exit_code
+
+
+def error_for(exit_code: int) -> type[IchigoError]:
+    """The error that stands for an exit code where only the code has come across; :class:`StepError` for others."""
+    known = (UserError, PlatformError, IntegrityError, StepError, InfrastructureError, Cancelled)
+    return next((kind for kind in known if kind.exit_code == exit_code), StepError)

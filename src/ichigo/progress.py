@@ -19,11 +19,13 @@ STEP_VARIABLE = "ICHIGO_STEP"
 
 class Progress:
     """Counts work of a known size and prints ``[progress] step | what 40/200 · 12.5 rows/s · 13 s left · loss 2.31``;
-    outside a step, without ``step | ``."""
+    outside a step, without ``step | ``. ``before`` units were done before this process began."""
 
-    def __init__(self, what: str, total: int, unit: str, *, every: float = 2.0, out: TextIO | None = None) -> None:
+    def __init__(
+        self, what: str, total: int, unit: str, *, before: int = 0, every: float = 2.0, out: TextIO | None = None
+    ) -> None:
         self.what, self.total, self.unit, self.every = what, total, unit, every
-        self.done = 0
+        self.done = self.before = before
         self._out = out or sys.stdout
         self._start = self._last = time.monotonic()
 
@@ -37,7 +39,7 @@ class Progress:
 
     def line(self, now: float, note: str = "") -> str:
         """The line for the moment ``now`` (seconds of ``time.monotonic``)."""
-        rate = self.done / max(now - self._start, 1e-9)
+        rate = (self.done - self.before) / max(now - self._start, 1e-9)
         left = max(self.total - self.done, 0) / rate if rate else 0.0
         parts = [f"{self.what} {self.done}/{self.total}", f"{rate:.1f} {self.unit}/s", f"{left:.0f} s left"]
         step = os.environ.get(STEP_VARIABLE)

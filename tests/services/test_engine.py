@@ -230,6 +230,7 @@ def unfinished(platform: Endpoints) -> list[str]:
     return [run.info.run_name for run in mlflow.search_runs(experiments, "attributes.status = 'RUNNING'")]
 
 
+@pytest.mark.usefixtures("platform_environment")
 class TestEarlyEnds:
     """Runs that somebody ends after seconds; the services are configured, not embedded."""
 

@@ -6,13 +6,14 @@ Tests of crashes share one home (:func:`home`), each begins with ``up``, which i
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
+import os
 import random
 import signal
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ichigo.engines.platform import Endpoints, ServerStatus, check_reachable, down, processes, status, up
+from ichigo.engines.platform.endpoints import ask_mlflow
+from ichigo.engines.platform.gate import header
 from ichigo.engines.platform.state import Folder
 from ichigo.errors import PlatformError
+from ichigo.tracking import runs as tracking
 
 
 def s3(endpoints: Endpoints) -> Any:
@@ -49,6 +53,17 @@ def kill(home: Path, name: str) -> None:
     process = psutil.Process(server(home, name).pid)
     process.kill()
     process.wait()
+
+
+def status_of(endpoints: Endpoints, path: str, login: Mapping[str, str]) -> int:
+    """The HTTP status of a page of MLflow."""
+    user, password = (login.get(name, "") for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"))
+    headers = {"Authorization": header(user, password)} if login else {}
+    connection = http.client.HTTPConnection(endpoints.mlflow.removeprefix("http://"))
+    connection.request("GET", path, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def run(code: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -160,15 +175,61 @@ class TestPrivacy:
             assert [f"http://{door.ip}:{door.port}" for door in doors] == [url]
             assert doors[0].ip == "127.0.0.1"
 
-    def test_the_secret_is_in_the_state_file_alone(self, platform: Endpoints, platform_home: Path) -> None:
-        secret = str(platform.secret_key).encode()
-        s3(platform).list_buckets()
+    def test_the_secrets_are_in_the_state_file_alone(self, platform: Endpoints, platform_home: Path) -> None:
+        check_reachable(platform)
         folder = Folder(platform_home)
-        holders = [path for path in folder.path.rglob("*") if path.is_file() and secret in path.read_bytes()]
-        assert holders == [folder.state_file]
-        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
-        for process in processes.ours(folder.path):
-            assert secret.decode() not in " ".join(process.cmdline())
+        for secret in (str(platform.secret_key), platform.login["MLFLOW_TRACKING_PASSWORD"]):
+            files = [path for path in folder.path.rglob("*") if path.is_file()]
+            assert [path for path in files if secret.encode() in path.read_bytes()] == [folder.state_file]
+            assert all(secret not in " ".join(process.cmdline()) for process in processes.ours(folder.path))
+            assert secret not in f"{platform} {platform!r} {platform.mlflow} {platform.s3}"
+
+    def test_others_may_read_nothing_of_the_home(self, home: Path) -> None:
+        """Whatever the starter's umask: a home made here, with data of both servers."""
+        before = os.umask(0)
+        try:
+            endpoints = up(home / "made here")
+        finally:
+            os.umask(before)
+        try:
+            s3(endpoints).put_object(Bucket="ichigo", Key="test/private", Body=b"recorded")
+            ask_mlflow(endpoints, "experiments/create", {"name": "private"})
+            found = [home / "made here", *(home / "made here").rglob("*")]
+            assert {path.name for path in found} > {"state.json", "lock", "mlflow.db", "mlflow.log"}
+            assert any(path.suffix == ".data" for path in found)  # Swift's objects
+            assert [path for path in found if path.lstat().st_mode & 0o077] == []
+        finally:
+            down(home / "made here")
+
+    def test_mlflow_asks_everybody_for_the_login(self, platform: Endpoints) -> None:
+        user, password = platform.login.values()
+        paths = ["/", "/health", "/version", "/static-files/x", "/api/2.0/mlflow/experiments/search", "/graphql"]
+        paths += ["/ajax-api/3.0/mlflow/server-info", "/openapi.json", "/docs"]
+        for wrong in ({}, {"MLFLOW_TRACKING_PASSWORD": password}, {"MLFLOW_TRACKING_USERNAME": user}):
+            assert {status_of(platform, path, wrong) for path in paths} == {401}
+        assert status_of(platform, "/", platform.login) == 200  # the web page
+        with pytest.raises(PlatformError, match="refuses the credentials"):
+            check_reachable(replace(platform, login={**platform.login, "MLFLOW_TRACKING_PASSWORD": password[:-1]}))
+
+    def test_clients_are_told_which_variables_to_check(
+        self, platform: Endpoints, platform_environment: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert tracking.client().search_experiments()
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        with pytest.raises(PlatformError, match=f"{platform.mlflow} refuses .*MLFLOW_TRACKING_PASSWORD"):
+            tracking.client().search_experiments()
+
+    def test_an_open_mlflow_of_an_earlier_version_is_closed(self, home: Path) -> None:
+        before, folder = up(home), Folder(home)
+        state = folder.read()
+        assert state is not None
+        folder.write(replace(state, password=""))
+        open_server = server(home, "mlflow").pid
+        after = up(home)
+        assert server(home, "mlflow").pid != open_server
+        assert after.mlflow == before.mlflow
+        assert after.login != before.login
+        check_reachable(after)
 
 
 class TestLife:

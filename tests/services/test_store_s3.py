@@ -110,5 +110,6 @@ def test_a_server_that_is_not_there_is_named(platform: Endpoints, monkeypatch: p
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    monkeypatch.setenv("ICHIGO_S3_PATIENCE", "0.5")
     with pytest.raises(PlatformError, match=f"S3 does not answer.*{address}.*AWS_ENDPOINT_URL"):
         Store.at(platform.store).find(IDENTITY)

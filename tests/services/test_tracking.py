@@ -104,6 +104,33 @@ def test_a_curve_of_2500_points_is_all_there_with_its_steps_and_times(
         assert found == sorted((point.step, point.value, point.time) for point in points if point.name == name)
 
 
+def test_points_that_are_sent_again_and_at_once_stay_one_each(
+    mlflow: MlflowClient, tree: RunTree, run_key: str
+) -> None:
+    """As when the answer to a batch is lost and the client sends it again, even while the first is under way."""
+    run_id = tree.open_step("pretrain", run_key)
+    points = [Point("loss", 1 / (n + 3), n, 1_760_000_000_000 + n) for n in range(1500)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tree.log_points, [run_id] * 4, [points, points, points[:700], points[300:]]))
+    history = mlflow.get_metric_history(run_id, "loss")
+    assert sorted((metric.step, metric.value) for metric in history) == [(point.step, point.value) for point in points]
+    assert tree.points(run_id, ["loss", "absent"]) == {point.step: {"loss": point.value} for point in points}
+
+
+def test_parameters_and_inputs_that_are_sent_again_stay_one_each(
+    mlflow: MlflowClient, tree: RunTree, run_key: str
+) -> None:
+    run_id = tree.open_step("pretrain", run_key)
+    inputs = [DatasetInput("mix", hashlib.sha256(run_key.encode()).hexdigest(), "s3://ichigo/store/mix/x", "data")]
+    for _ in range(2):
+        tree.log_params(run_id, {"steps": 8})
+        tree.log_inputs(run_id, inputs)
+    run = mlflow.get_run(run_id)
+    assert run.data.params == {"steps": "8"}
+    assert run.inputs is not None
+    assert len(run.inputs.dataset_inputs) == 1
+
+
 def test_no_points_and_no_parameters_are_no_error(mlflow: MlflowClient, tree: RunTree) -> None:
     tree.log_points(tree.parent, [])
     tree.log_params(tree.parent, {})

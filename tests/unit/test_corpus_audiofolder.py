@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ichigo.corpus.audiofolder import read_folder, source_digest
-from ichigo.corpus.rows import Row
+from ichigo.corpus.rows import Rejected, Row
+from ichigo.corpus.sources import Reading, open_sources, sources_digest
 from ichigo.errors import DataError
 from ichigo.recipe.schema import Data
 from ichigo.speech.audio import read_audio
@@ -44,6 +45,20 @@ def people(folder: Path, speakers: dict[str, int], **fields: str) -> Path:
                 {"file_name": name, "text": f"take {take}", **({"speaker": speaker} if speaker else {}), **fields}
             )
     return describe(folder, lines)
+
+
+def read_folder(folder: Path, settings: Data, seed: int) -> tuple[list[Row], list[Rejected]]:
+    """The rows of a folder with their final splits, and the lines that were set aside."""
+    data = settings.model_copy(update={"folder": str(folder)})
+    rejected: list[Rejected] = []
+    reading = Reading(open_sources(data, seed), data, seed, rejected.append)
+    rows = [row for line in reading.lines() for row in line.rows]
+    held_out = reading.held_out()
+    return [replace(row, split="test") if row.id in held_out else row for row in rows], rejected
+
+
+def source_digest(folder: Path) -> str:
+    return sources_digest(open_sources(Data(folder=str(folder)), seed=0))
 
 
 def splits(rows: list[Row]) -> dict[str, set[str]]:
@@ -89,7 +104,8 @@ def test_a_row_carries_what_its_line_says(tmp_path: Path) -> None:
         ({"file_name": "b.wav"}, "no_text"),
         ({"file_name": "b.wav", "text": "  "}, "no_text"),
         ({"file_name": "b.wav", "text": 7}, "no_text"),
-        ({"file_name": "b.wav", "text": "x", "speaker": 12}, "bad_field"),
+        ({"file_name": "b.wav", "text": "x", "speaker": [12]}, "bad_field"),
+        ({"file_name": "b.wav", "text": "x", "license": 4.0}, "bad_field"),
         ({"file_name": "b.wav", "text": "x", "split": "dev"}, "unknown_split"),
         ({"file_name": "absent.wav", "text": "x"}, "missing"),
         ({"file_name": ".", "text": "x"}, "missing"),
@@ -154,9 +170,11 @@ def test_a_source_without_any_row_is_an_error(tmp_path: Path, content: str | Non
 
 
 def test_a_source_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent", describe(tmp_path, []) / "metadata.jsonl"):
-        with pytest.raises(DataError, match="not a folder"):
-            read_folder(path, Data(), seed=0)
+    record(tmp_path / "a.wav", seed=0)
+    with pytest.raises(DataError, match=r"data\.folder .*a\.wav: not a folder"):
+        read_folder(tmp_path / "a.wav", Data(), seed=0)
+    with pytest.raises(DataError, match=r"data\.folder: .*absent: no such file or folder"):
+        read_folder(tmp_path / "absent", Data(), seed=0)
 
 
 def test_speakers_are_held_out_whole_by_seed_and_not_by_order(tmp_path: Path) -> None:

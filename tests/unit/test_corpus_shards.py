@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ichigo.corpus.rows import Rejected, Row
-from ichigo.corpus.shards import read_shard, write_shards
+from ichigo.corpus.shards import Quarantine, read_quarantine, read_shard, write_shards, written
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_bytes, sha256_file
 from ichigo.speech.synthesis import Phone, Word
@@ -34,6 +35,8 @@ def rows(count: int) -> list[Row]:
             topic="repeat" if number % 3 else "",
             suite="" if number % 4 else "held_out",
             turn=number % 2,
+            codes=tuple(range(number)) if number % 5 == 0 else (),
+            tokenizer="published" if number % 5 == 0 else "",
         )
         for number in range(count)
     ]
@@ -55,9 +58,11 @@ def test_every_row_comes_back_once_from_balanced_shards(tmp_path: Path, shards: 
 
 
 def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
-    corpus, rejected = rows(50), [Rejected(3, "x.wav", "missing", "x.wav: no such file")]
-    write_shards(corpus, tmp_path / "one", 3, rejected)
-    write_shards(corpus[::-1], tmp_path / "two", 3, rejected)
+    corpus = rows(50)
+    for name, order in (("one", corpus), ("two", corpus[::-1])):
+        with Quarantine(tmp_path / name) as quarantine:
+            quarantine.add(Rejected(3, "x.wav", "missing", "x.wav: no such file", "data.folder", "metadata.jsonl"))
+            write_shards(order, tmp_path / name, 3, quarantine.counts)
     one, two = ({p.name: sha256_file(p) for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two
     assert len(one) == 5
@@ -77,20 +82,52 @@ def test_chosen_columns_are_read_and_the_others_are_blank(tmp_path: Path) -> Non
 
 
 def test_the_summary_counts_what_was_kept_and_what_was_not(tmp_path: Path) -> None:
-    rejected = [
-        Rejected(1, None, "invalid_json", "?"),
-        Rejected(9, "a", "missing", "?"),
-        Rejected(12, "b", "missing", "?"),
-    ]
-    summary = write_shards(rows(8), tmp_path, 2, rejected)
+    summary = write_shards(rows(8), tmp_path, 2, {"missing": 2, "invalid_json": 1})
     assert (summary.rows, summary.shards, summary.splits) == (8, 2, {"test": 2, "train": 6})
     assert (summary.origins, summary.speakers) == ({"folder": 4, "spoken": 4}, {"ann": 6, "bob": 2})
+    assert (summary.languages, summary.licenses) == ({"de": 8}, {"CC0": 8})
     assert (summary.topics, summary.suites) == ({"": 3, "repeat": 5}, {"": 6, "held_out": 2})
     assert (summary.seconds, summary.train_seconds, summary.test_seconds) == (32.0, 27.0, 5.0)
-    assert summary.rejected == {"invalid_json": 1, "missing": 2}
     assert json.loads((tmp_path / "summary.json").read_text())["rejected"] == {"invalid_json": 1, "missing": 2}
-    kept = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
-    assert [Rejected(**line) for line in kept] == rejected
+
+
+@pytest.mark.parametrize("count", [0, 3, 1500])
+def test_what_was_set_aside_is_a_table_in_the_order_of_reading(tmp_path: Path, count: int) -> None:
+    entries = [
+        Rejected(number, None if number % 2 else f"{number}.wav", f"reason {number % 3}", "why", "data.folder", "unit")
+        for number in range(count)
+    ]
+    with Quarantine(tmp_path) as quarantine:
+        for entry in entries:
+            quarantine.add(entry)
+    assert read_quarantine(tmp_path) == entries
+    assert quarantine.counts.total() == count == written(tmp_path)[1]
+
+
+def test_names_that_are_no_text_and_endless_details_can_be_set_aside(tmp_path: Path) -> None:
+    with Quarantine(tmp_path) as quarantine:
+        quarantine.add(Rejected(1, "\udcff.wav", "missing", "x" * 100_000, "data.folder", "\udcfe.tar"))
+    (entry,) = read_quarantine(tmp_path)
+    assert (entry.file, entry.unit, len(entry.detail)) == ("?.wav", "?.tar", 1000)
+
+
+def test_rows_that_turn_out_to_be_held_out_are_written_as_test_rows(tmp_path: Path) -> None:
+    corpus = rows(12)
+    drawn: list[str] = []
+
+    def one_by_one() -> Iterator[Row]:
+        for row in corpus:
+            drawn.append(row.id)
+            yield row
+
+    def held_out() -> set[str]:
+        assert len(drawn) == 12, "asked before the last row was drawn"
+        return {corpus[1].id, corpus[2].id}
+
+    summary = write_shards(one_by_one(), tmp_path, 2, held_out=held_out)
+    test = {row.id for row in read_shard(tmp_path) if row.split == "test"}
+    assert test == {corpus[place].id for place in (0, 1, 2, 4, 8)}
+    assert summary.splits == {"test": 5, "train": 7}
 
 
 @pytest.mark.parametrize(

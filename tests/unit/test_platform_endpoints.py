@@ -116,6 +116,8 @@ class Refusing(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    do_POST = do_GET
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 

@@ -13,7 +13,12 @@ import pytest
 from ichigo.recipe import Recipe, differences, fingerprint, identity, load, parse, shipped
 from ichigo.recipe.schema import Expand
 
-LOCAL = ("data.folder", "tokenizer.model", "tokenizer.whisper", "base.model")
+CHECKPOINTS = ("every", "keep_last", "keep_every", "resume")
+LOCAL = (
+    *("data.folder", "tokenizer.model", "tokenizer.whisper", "base.model"),
+    *("launch.hang_seconds", *(f"launch.checkpoints.{name}" for name in CHECKPOINTS)),
+)
+"""Where things lie, and how a run is kept safe."""
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -58,7 +63,9 @@ def rebuilt(recipe: Recipe, tree: dict[str, Any]) -> Recipe:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in shipped()])
-def test_every_leaf_but_the_local_ones_changes_the_fingerprint_and_is_named_as_the_difference(name: str) -> None:
+def test_every_leaf_that_shapes_a_run_changes_the_fingerprint_and_is_named_as_the_difference(
+    name: str,
+) -> None:
     recipe = load(name)
     tree = recipe.model_dump(mode="json")
     before, digest = identity(recipe), fingerprint(recipe)

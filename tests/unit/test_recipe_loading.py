@@ -189,7 +189,10 @@ class TestConsistency:
             ("launch={precision: bf16, zero: 0}", "launch.precision: bf16 with zero 0 keeps no fp32 weights"),
             ("base={kind: init, width: 130}", "base.heads: found 4, which does not divide width 130"),
             ("registry.rules=[{metric: m}]", "registry.rules.0: m has no bound; give at_least, at_most or both"),
-            ("stages.instruct.optimizer=muon", "stages.instruct.optimizer: muon needs whole matrices, and launch.zero is 1"),
+            (
+                "stages.instruct.optimizer=muon",
+                "stages.instruct.optimizer: muon needs whole matrices, and launch.zero is 1",
+            ),
             (
                 "registry.rules=[{metric: m, at_least: 2, at_most: 1}]",
                 "registry.rules.0.at_most: found 1, below at_least 2: no value keeps both",

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
+from ichigo.corpus.provenance import write_provenance
 from ichigo.corpus.texts import TextRow
 from ichigo.corpus.tokens import TokenRow
 from ichigo.language.mixing import draw
@@ -79,3 +81,23 @@ def test_the_codebook_of_a_saved_tokenizer_is_that_which_it_encodes_with(tmp_pat
     assert vectors.dtype == np.float32
     assert len(vectors) == tokenizer.codes
     np.testing.assert_array_equal(vectors, tokenizer.bottleneck.codebook.numpy())
+
+
+def test_every_sample_names_the_rows_that_it_was_made_from(tmp_path: Path) -> None:
+    """Each row has a number that is all of its codes, and in its answer: so a sample shows where it came from."""
+    stage = Stage(
+        name="enhance", mix=dict.fromkeys(KINDS, 0.125), examples=160, steps=1, sequence_length=64, learning_rate=1e-3
+    )
+    samples = draw(stage, pool_of(ROWS, TEXTS), 0).samples
+    for sample in samples:
+        parts = [part for turn in sample.turns for part in (*turn.question, turn.assistant)]
+        shown = {f"row-{part[0]}" for part in parts if not isinstance(part, str) and len(set(part.tolist())) == 1}
+        assert set(sample.rows) == ({"t-0"} if sample.kind == "text" else shown)
+    write_provenance([(sample.kind, sample.rows) for sample in samples], tmp_path, "enhance")
+    write_provenance([(sample.kind, sample.rows) for sample in samples[::-1]], tmp_path, "again")
+    first, again = ((tmp_path / "rows" / f"{name}.parquet").read_bytes() for name in ("enhance", "again"))
+    assert first == again
+    table = pq.read_table(tmp_path / "rows" / "enhance.parquet").to_pylist()
+    assert {"id": "t-0", "kind": "text", "samples": 20} in table
+    assert sum(line["samples"] for line in table if line["kind"] == "transcription") == 20
+    assert [(line["id"], line["kind"]) for line in table] == sorted((line["id"], line["kind"]) for line in table)

@@ -118,20 +118,21 @@ def data_of(model: Artifact) -> tuple[list[TokenRow], list[TextRow]]:
 
 def answered(model: models.Stored, rows: Sequence[Row], recipe: Recipe) -> dict[str, float]:
     """What the evaluation measures, on ``rows``."""
+    from ichigo.corpus.tokens import token_row
     from ichigo.corpus.world import REFUSAL
     from ichigo.evaluation.asking import Examiner
     from ichigo.evaluation.items import EvalRow
     from ichigo.evaluation.world import ask_again
     from ichigo.inference.engine import Engine
+    from ichigo.speech.audio import read_audio
     from ichigo.speech.vq import WhisperVQ
     from ichigo.steps.evaluate import item, one_thread_if_small
-    from ichigo.steps.tokenize import tokenised
 
     one_thread_if_small(model.artifact)
-    tokens = tokenised(WhisperVQ.open(models.its_tokenizer(model)), iter(rows))
+    codes = WhisperVQ.open(models.its_tokenizer(model)).encode([read_audio(row.audio, row.id) for row in rows])
     settings = recipe.evaluation.model_copy(update={"items": len(rows)})
     exam = Examiner(Engine.open(models.on_disk(model.artifact)), settings, recipe.seed)
-    return ask_again(exam, [item(EvalRow, row) for row in tokens], [REFUSAL])
+    return ask_again(exam, [item(EvalRow, row) for row in map(token_row, rows, codes)], [REFUSAL])
 
 
 def _report(model: models.Stored, past: Past, args: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:

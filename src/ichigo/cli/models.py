@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ichigo.errors import IntegrityError, UserError
 
 if TYPE_CHECKING:
+    from ichigo.engines.platform import Endpoints
     from ichigo.store import Artifact
 
 _KNOWN_BY = "a registered model (name, name@alias or name@version), a run's summary.json or folder, an s3:// address"
@@ -146,7 +147,7 @@ def _address(spec: str | None, given: Path | None, home: Path) -> _Address:
         raise UserError(f"{spec} is no model folder (it has no config.json) and no run's folder or summary")
     from ichigo.registry import lookup
 
-    _connect(home)
+    connect(home)
     found = lookup.find(spec)
     return _Address(found.uri, found.digest, found.run, str(found))
 
@@ -173,20 +174,21 @@ def _summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _connect(home: Path) -> None:
+def connect(home: Path) -> Endpoints:
     """Let this process use the platform, starting the embedded one if no other is configured."""
     from ichigo.engines import platform
 
     endpoints = platform.resolve(home, os.environ)
     platform.check_reachable(endpoints)
     os.environ.update(endpoints.environment())
+    return endpoints
 
 
 def _artifact(uri: str, home: Path) -> Artifact:
     """The artifact at ``uri``, in whatever store of the configured S3 it lies."""
     from ichigo.store import Store
 
-    _connect(home)
+    connect(home)
     if uri.count("/") < 6:  # s3://bucket/prefix/KIND/FINGERPRINT/ATTEMPT
         raise UserError(
             f"{uri} is no address of an artifact; it looks like s3://bucket/prefix/KIND/FINGERPRINT/ATTEMPT"

@@ -15,7 +15,7 @@ from ichigo.speech.audio import pcm16
 from ichigo.speech.synthesis import Phone, Word
 
 Split = Literal["train", "test"]
-Origin = Literal["folder", "spoken", "world"]
+Origin = Literal["folder", "parquet", "webdataset", "tokens", "instructions", "spoken", "world"]
 
 UNKNOWN_LANGUAGE = "und"  # BCP 47: undetermined
 UNKNOWN_LICENSE = "unknown"
@@ -33,7 +33,7 @@ class Row:
     language: str
     license: str
     seconds: float
-    audio: bytes  # FLAC, 16 kHz, mono, 16 bit
+    audio: bytes  # FLAC, 16 kHz, mono, 16 bit; b"" where the source gave codes
     origin: Origin
     phones: tuple[Phone, ...] = ()  # timed; only synthetic speech has them
     words: tuple[Word, ...] = ()  # timed, those of text.split(); only synthetic speech has them
@@ -41,16 +41,28 @@ class Row:
     suite: str = ""  # the evaluation suite that asks this test row; "" leaves it to those that take any row
     dialogue: str = ""  # "" stands alone
     turn: int = 0  # from 0
+    codes: tuple[int, ...] = ()  # 0..512, 25 per second, of a row that came as sound tokens
+    tokenizer: str = ""  # who made the codes, as the recipe says
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A line of a source that gave no row: ``reason`` is a short code for counting, ``detail`` is for a person."""
+    """A line of a source that was set aside: ``reason`` is a short code for counting, ``detail`` is for a person."""
 
-    line: int  # from 1
-    file: str | None
+    line: int  # from 1, within the unit; 0 is the unit itself
+    file: str | None  # the recording that the line names
     reason: str
     detail: str
+    source: str = ""  # where the recipe names it: data.folder, data.sources.0
+    unit: str = ""  # the file of the source
+
+
+class SetAsideError(Exception):
+    """Why one line gives no row; never leaves this room."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(detail)
 
 
 def sound_digest(waveform: npt.NDArray[np.float32]) -> str:

@@ -4,22 +4,26 @@
 
     shard-00000.parquet …   rows in the order of their ids, dealt out in turn: sizes differ by one row at most, or by
                             one dialogue, whose turns stay together and in order
-    rejected.jsonl          one line per row that was set aside
+    quarantine.parquet      one row per line that was set aside, with its reason
     summary.json            counts and seconds
 
 A row's place depends on its content and the number of shards only. The same rows give the same bytes in every file.
-Audio never is in memory as a whole: writing keeps it in a temporary file, and shards are read in groups of rows.
+Rows never are in memory as a whole: writing keeps them in a temporary file and of each an entry of some 300 bytes, and
+shards are read in groups of rows.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, groupby, pairwise
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import pyarrow as pa
@@ -27,10 +31,9 @@ import pyarrow.parquet as pq
 
 from ichigo.corpus.rows import Rejected, Row
 from ichigo.errors import DataError
-from ichigo.hashing import canonical_json
 from ichigo.speech.synthesis import Phone, Word
 
-REJECTED = "rejected.jsonl"
+QUARANTINE = "quarantine.parquet"
 SUMMARY = "summary.json"
 
 _PHONE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("symbol", pa.string())])
@@ -53,6 +56,18 @@ _SCHEMA = pa.schema(
         pa.field("suite", pa.string(), nullable=False),
         pa.field("dialogue", pa.string(), nullable=False),
         pa.field("turn", pa.int32(), nullable=False),
+        pa.field("codes", pa.list_(pa.int16()), nullable=False),
+        pa.field("tokenizer", pa.string(), nullable=False),
+    ]
+)
+_QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("file", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
     ]
 )
 _BLANK = Row(
@@ -68,14 +83,19 @@ _BLANK = Row(
     origin="folder",
 )
 _SPANS: dict[str, tuple[type[Phone] | type[Word], pa.DataType]] = {"phones": (Phone, _PHONE), "words": (Word, _WORD)}
-_REPEATING = ["speaker", "split", "language", "license", "origin", "topic", "suite"]  # worth a dictionary
+_REPEATING = ["speaker", "split", "language", "license", "origin", "topic", "suite", "tokenizer"]  # worth a dictionary
+_COUNTED = ("split", "origin", "speaker", "language", "license", "topic", "suite")
 _COMPRESSION = {name: "none" if name == "audio" else "zstd" for name in _SCHEMA.names}  # FLAC does not shrink further
-_GROUP = 512  # rows of a row group: 14 MB of speech of 1.4 s
+_GROUP = 512  # rows of a row group, if their speech is short: 14 MB of 1.4 s each
+_GROUP_BYTES = 16 << 20  # of sound in a row group, if it is long
+_TOGETHER = 64  # rows that are read at a time
+_DETAIL = 1000  # characters of a detail: what is wrong with a row may be a megabyte long
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusSummary:
-    """What a corpus holds: the rows of each split, origin, speaker, topic and suite, set-aside lines by reason."""
+    """What a corpus holds: the rows of each split, origin, speaker, language, licence, topic and suite, set-aside lines
+    by reason."""
 
     rows: int
     seconds: float
@@ -83,6 +103,8 @@ class CorpusSummary:
     splits: dict[str, int]
     origins: dict[str, int]
     speakers: dict[str, int]
+    languages: dict[str, int]
+    licenses: dict[str, int]
     topics: dict[str, int]
     suites: dict[str, int]
     train_seconds: float
@@ -90,23 +112,87 @@ class CorpusSummary:
     rejected: dict[str, int]
 
 
-def write_shards(rows: Iterable[Row], folder: Path, shards: int, rejected: Sequence[Rejected] = ()) -> CorpusSummary:
-    """Write ``rows`` into ``folder`` as ``shards`` files, with quarantine and summary; older shards there are replaced.
+class Quarantine:
+    """The table of lines that were set aside, written as they come: a context that ends with a whole file.
 
-    Raises :class:`~ichigo.errors.DataError` for two rows of one id, for fewer rows than shards, and for a corpus that
-    lacks train rows to learn from or test rows to be judged by.
+    ``counts`` has them by reason.
     """
-    with tempfile.TemporaryFile() as audio:
-        kept = [_without_audio(row, audio) for row in rows]
-        kept.sort(key=lambda row: (row.dialogue or row.id, row.turn, row.id))
-        _check(kept, shards)
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.counts: Counter[str] = Counter()
+        self._waiting: list[Rejected] = []
+        self._writer = pq.ParquetWriter(folder / QUARANTINE, _QUARANTINE_SCHEMA, compression="zstd")
+
+    def add(self, entry: Rejected) -> None:
+        """Write one line's reason."""
+        self.counts[entry.reason] += 1
+        self._waiting.append(replace(entry, detail=entry.detail[:_DETAIL]))
+        if len(self._waiting) == _GROUP:
+            self._flush()
+
+    def __enter__(self) -> Quarantine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._waiting or not self.counts:  # a table without rows still has its columns
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        columns = {name: [getattr(entry, name) for entry in self._waiting] for name in _QUARANTINE_SCHEMA.names}
+        for name in ("unit", "file", "detail"):
+            columns[name] = [_storable(value) for value in columns[name]]
+        self._writer.write_table(pa.table(columns, schema=_QUARANTINE_SCHEMA))
+        self._waiting.clear()
+
+
+def read_quarantine(folder: Path) -> list[Rejected]:
+    """The lines that were set aside, in the order in which they were read."""
+    return [Rejected(**entry) for entry in pq.read_table(folder / QUARANTINE).to_pylist()]
+
+
+def written(folder: Path) -> tuple[int, int]:
+    """How many rows the shards in ``folder`` hold, and its quarantine, by their footers."""
+    shards = sorted(folder.glob("shard-*.parquet"))
+    rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    return rows, pq.read_metadata(folder / QUARANTINE).num_rows
+
+
+def write_shards(
+    rows: Iterable[Row],
+    folder: Path,
+    shards: int,
+    rejected: Mapping[str, int] | None = None,
+    held_out: Callable[[], Collection[str]] = frozenset,
+) -> CorpusSummary:
+    """Write ``rows`` into ``folder`` as ``shards`` files, and the summary; older shards there are replaced.
+
+    Args:
+        rows: are drawn once.
+        folder: is made if it is absent.
+        shards: how many files.
+        rejected: lines that were set aside, by reason, for the summary; read after the last row.
+        held_out: ids of rows that go to the test split whatever they say; called after the last row.
+
+    Raises:
+        DataError: two rows have one id, there are fewer rows than shards, or the corpus lacks train rows to learn from
+            or test rows to be judged by.
+    """
+    with tempfile.TemporaryFile() as file:
+        kept = [_spooled(row, file) for row in rows]
+        test = held_out()
+        kept.sort(key=lambda entry: (entry.together, entry.turn, entry.id))
+        totals = _Totals()
+        _check(kept, shards, file, test)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("shard-*.parquet"):
             old.unlink()
         for number, own in enumerate(_dealt(kept, shards)):
-            _write(own, audio, folder / f"shard-{number:05d}.parquet")
-    summary = _summary(kept, shards, rejected)
-    (folder / REJECTED).write_bytes(b"".join(canonical_json(asdict(entry)) + b"\n" for entry in rejected))
+            _write((_unspooled(entry, file, test) for entry in own), folder / f"shard-{number:05d}.parquet", totals)
+    summary = totals.summary(shards, rejected or {})
     (folder / SUMMARY).write_text(json.dumps(asdict(summary), sort_keys=True, indent=2) + "\n")
     return summary
 
@@ -117,7 +203,7 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
 
 
 def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """Rows of one shard, or of all shards of a folder in their order, with 512 rows in memory at a time.
+    """Rows of one shard, or of all shards of a folder in their order, with 64 rows in memory at a time.
 
     With ``columns`` only those fields are read and the others are blank (``""``, ``None``, 0, ``b""``, ``()``): asking
     for ``["id", "text"]`` leaves the audio on disk. Raises :class:`~ichigo.errors.DataError` for what is no shard.
@@ -134,29 +220,39 @@ def iter_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept(Row):
-    """A row whose ``audio`` lies in a file, from ``offset`` on."""
+class _Entry:
+    """A row that lies in the temporary file, and what decides its place."""
 
-    offset: int = 0
-    size: int = 0
-
-
-def _without_audio(row: Row, file: IO[bytes]) -> _Kept:
-    values = {field.name: getattr(row, field.name) for field in fields(Row)} | {"audio": b""}
-    return _Kept(**values, offset=file.tell(), size=file.write(row.audio))
+    together: str  # its dialogue, or itself
+    turn: int
+    id: str
+    split: str
+    offset: int
 
 
-def _dealt(rows: Sequence[_Kept], shards: int) -> list[list[_Kept]]:
+def _spooled(row: Row, file: IO[bytes]) -> _Entry:
+    offset = file.tell()
+    pickle.dump(row, file, pickle.HIGHEST_PROTOCOL)
+    return _Entry(row.dialogue or row.id, row.turn, row.id, row.split, offset)
+
+
+def _unspooled(entry: _Entry, file: IO[bytes], test: Collection[str]) -> Row:
+    file.seek(entry.offset)
+    row: Row = pickle.load(file)  # written above, into a file that has no name
+    return replace(row, split="test") if row.id in test else row
+
+
+def _dealt(rows: Sequence[_Entry], shards: int) -> list[list[_Entry]]:
     """The rows in as many lists; each dialogue, and each row without one, goes to the shortest list, the first of
     them."""
-    dealt: list[list[_Kept]] = [[] for _ in range(shards)]
-    for _, together in groupby(rows, key=lambda row: row.dialogue or row.id):
+    dealt: list[list[_Entry]] = [[] for _ in range(shards)]
+    for _, together in groupby(rows, key=lambda row: row.together):
         min(dealt, key=len).extend(together)
     return dealt
 
 
-def _check(rows: Sequence[Row], shards: int) -> None:
-    missing = {"train", "test"} - {row.split for row in rows}
+def _check(rows: Sequence[_Entry], shards: int, file: IO[bytes], test: Collection[str]) -> None:
+    missing = {"train", "test"} - {"test" if row.id in test else row.split for row in rows}
     if missing:
         raise DataError(
             f"the corpus has {len(rows)} rows, but none in split {' and '.join(sorted(missing))}; "
@@ -164,24 +260,37 @@ def _check(rows: Sequence[Row], shards: int) -> None:
         )
     if len(rows) < shards:
         raise DataError(f"data.shards is {shards}, but the corpus has {len(rows)} rows; set at most that many shards")
-    identity, count = Counter(row.id for row in rows).most_common(1)[0]
+    counts = Counter(row.id for row in rows)
+    identity, count = counts.most_common(1)[0]
     if count > 1:
-        text = next(row.text for row in rows if row.id == identity)
+        text = next(_unspooled(row, file, test).text for row in rows if row.id == identity)
         raise DataError(f"{count} rows have the id {identity} (the same sound and text {text!r}); keep one of them")
 
 
-def _write(rows: Sequence[_Kept], audio: IO[bytes], path: Path) -> None:
+def _write(rows: Iterator[Row], path: Path, totals: _Totals) -> None:
     with pq.ParquetWriter(
         path, _SCHEMA, compression=_COMPRESSION, use_dictionary=_REPEATING, write_statistics=_REPEATING
     ) as writer:
-        for start in range(0, len(rows), _GROUP):
-            group = rows[start : start + _GROUP]
-            writer.write_table(pa.table([_column(name, group, audio) for name in _SCHEMA.names], schema=_SCHEMA))
+        for group in _groups(rows):
+            totals.add(group)
+            writer.write_table(pa.table([_column(name, group) for name in _SCHEMA.names], schema=_SCHEMA))
 
 
-def _column(name: str, rows: Sequence[_Kept], audio: IO[bytes]) -> pa.Array:
-    if name == "audio":
-        return pa.array([_audio(row, audio) for row in rows], pa.binary())
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in order, cut after 512 of them or 16 MiB of sound."""
+    group: list[Row] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row.audio)
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _column(name: str, rows: Sequence[Row]) -> pa.Array:
     values = [getattr(row, name) for row in rows]
     if name not in _SPANS:
         return pa.array(values, _SCHEMA.field(name).type)
@@ -192,17 +301,17 @@ def _column(name: str, rows: Sequence[_Kept], audio: IO[bytes]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(parts, fields=list(struct)))
 
 
-def _audio(row: _Kept, file: IO[bytes]) -> bytes:
-    file.seek(row.offset)
-    return file.read(row.size)
+def _storable(text: str | None) -> str | None:
+    """Names in a tar need not be UTF-8; Parquet's strings are."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(file) as shard:
+        with pq.ParquetFile(file, pre_buffer=False) as shard:  # True holds the whole file: 200 of 200 MB, not 17
             if lacking := sorted(set(columns) - set(known := shard.schema_arrow.names)):
                 raise DataError(f"{file}: no column {', '.join(lacking)}; known are {', '.join(known)}")
-            yield from shard.iter_batches(_GROUP, columns=columns)
+            yield from shard.iter_batches(_TOGETHER, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file}: not a corpus shard ({error}); write it again with the corpus step") from None
 
@@ -211,30 +320,36 @@ def _values(name: str, column: pa.Array) -> list[Any]:
     """The Python values of a column; phones and words are built from flat lists, 6 times faster than from dicts."""
     if name not in _SPANS:
         values: list[Any] = column.to_pylist()
-        return values
+        return list(map(tuple, values)) if name == "codes" else values
     kind = _SPANS[name][0]
     spans = list(map(kind, *(part.to_pylist() for part in column.flatten().flatten())))
     ends = list(accumulate(column.value_lengths().to_pylist(), initial=0))
     return [tuple(spans[start:end]) for start, end in pairwise(ends)]
 
 
-def _summary(rows: Sequence[Row], shards: int, rejected: Sequence[Rejected]) -> CorpusSummary:
-    def count(key: Callable[[Row], str]) -> dict[str, int]:
-        return dict(sorted(Counter(key(row) for row in rows).items()))
+class _Totals:
+    """What goes into the summary, gathered while rows are written."""
 
-    def seconds(split: str) -> float:
-        return round(sum(row.seconds for row in rows if row.split == split), 3)
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
+        self._seconds: dict[str, list[float]] = {"train": [], "test": []}
 
-    return CorpusSummary(
-        rows=len(rows),
-        seconds=round(sum(row.seconds for row in rows), 3),
-        shards=shards,
-        splits=count(lambda row: row.split),
-        origins=count(lambda row: row.origin),
-        speakers=count(lambda row: row.speaker),
-        topics=count(lambda row: row.topic),
-        suites=count(lambda row: row.suite),
-        train_seconds=seconds("train"),
-        test_seconds=seconds("test"),
-        rejected=dict(sorted(Counter(entry.reason for entry in rejected).items())),
-    )
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count some rows."""
+        for name, counter in self._counts.items():
+            counter.update(getattr(row, name) for row in rows)
+        for row in rows:
+            self._seconds[row.split].append(row.seconds)
+
+    def summary(self, shards: int, rejected: Mapping[str, int]) -> CorpusSummary:
+        """All of it; sums of seconds do not depend on the order of the rows."""
+        train, test = (round(math.fsum(self._seconds[split]), 3) for split in ("train", "test"))
+        return CorpusSummary(
+            rows=self._counts["split"].total(),
+            seconds=round(math.fsum(value for own in self._seconds.values() for value in own), 3),
+            shards=shards,
+            **{f"{name}s": dict(sorted(counter.items())) for name, counter in self._counts.items()},
+            train_seconds=train,
+            test_seconds=test,
+            rejected=dict(sorted(rejected.items())),
+        )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ichigo.corpus.rows import Row, Split
+from ichigo.corpus.rows import UNKNOWN_LANGUAGE, UNKNOWN_LICENSE, Row, Split
 from ichigo.corpus.world import Conversation, World
 from ichigo.errors import DataError
 from ichigo.hashing import sha256_json
@@ -32,6 +32,8 @@ _SCHEMA = pa.schema(
         ("suite", pa.string()),
         ("dialogue", pa.string()),
         ("turn", pa.int32()),
+        ("language", pa.string()),
+        ("license", pa.string()),
     ]
 )
 
@@ -48,6 +50,8 @@ class TextRow:
     suite: str = ""  # the evaluation suite that asks this test row
     dialogue: str = ""
     turn: int = 0  # from 0
+    language: str = UNKNOWN_LANGUAGE
+    license: str = UNKNOWN_LICENSE
 
 
 def text_id(draw: int, *parts: str | int | None) -> str:
@@ -56,14 +60,20 @@ def text_id(draw: int, *parts: str | int | None) -> str:
 
 
 def texts_of(sentences: Iterable[Sentence], rows: Iterable[Row], world: World | None) -> list[TextRow]:
-    """What is written in a corpus: each distinct text and answer of the sentences and of the training ``rows``, once,
-    in the order of their first appearance, and the texts of the world."""
-    said = [
-        *((item.text, item.answer) for item in sentences),
-        *((r.text, r.answer) for r in rows if r.split == "train"),
-    ]
-    own = [TextRow(text_id(0, text, answer), text, answer, "train") for text, answer in dict.fromkeys(said)]
-    return [*own, *(world_texts(world) if world else [])]
+    """What is written in a corpus: each distinct text and answer of the sentences and of the training ``rows`` that
+    have words, once, in the order of their first appearance, and the texts of the world."""
+    own: dict[tuple[str, str | None], TextRow] = {}
+    for item in sentences:
+        own.setdefault((item.text, item.answer), _said(item.text, item.answer))
+    for row in rows:
+        if row.split == "train" and row.text:
+            said = _said(row.text, row.answer, row.language, row.license)
+            own.setdefault((row.text, row.answer), said)
+    return [*own.values(), *(world_texts(world) if world else [])]
+
+
+def _said(text: str, answer: str | None, language: str = UNKNOWN_LANGUAGE, license: str = UNKNOWN_LICENSE) -> TextRow:
+    return TextRow(text_id(0, text, answer), text, answer, "train", language=language, license=license)
 
 
 def world_texts(world: World) -> list[TextRow]:

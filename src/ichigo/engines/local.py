@@ -16,24 +16,28 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from ichigo import recipe as recipes
 from ichigo.engines.pipeline import compiled_pipeline
 from ichigo.engines.platform import Endpoints
-from ichigo.errors import Cancelled, PlatformError, RecipeError, StepError
+from ichigo.errors import Cancelled, InfrastructureError, PlatformError, RecipeError, UserError, error_for
 from ichigo.progress import PREFIX
-from ichigo.recipe.schema import FolderBase, ImportTokenizer, Recipe
+from ichigo.recipe.schema import FirstStep, FolderBase, ImportTokenizer, Recipe, Start
+from ichigo.registry.lookup import find as registered
 from ichigo.steps import finish
 from ichigo.steps.context import LINE
 from ichigo.steps.records import Records, save_recipe
 from ichigo.steps.summary import render
 from ichigo.store import Store
+from ichigo.tracking.owners import OWNER_VARIABLE, Owner
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _GRACE = 10.0  # seconds until a killed process has to be gone
@@ -71,7 +75,7 @@ def run(recipe: Recipe, endpoints: Endpoints, home: Path, listen: Listener) -> d
     """Run a recipe to its end and return the summary (see :mod:`ichigo.steps.summary`).
 
     Raises:
-        StepError: a step failed; the message is the summary's reason.
+        IchigoError: a step failed; the message is the summary's reason, the class says whose fault it was.
         Cancelled: SIGINT, SIGTERM or SIGHUP arrived; children are gone and the run is closed.
     """
     os.environ.update(endpoints.environment())
@@ -83,7 +87,7 @@ def run(recipe: Recipe, endpoints: Endpoints, home: Path, listen: Listener) -> d
     if summary["status"] == "cancelled":
         raise Cancelled(f"run {this.key} was cancelled; run again to go on from what is committed")
     if summary["status"] != "succeeded":
-        raise StepError(f"{summary['reason']}\n(log: {this.folder / 'run.log'})")
+        raise error_for(summary["exit_code"])(f"{summary['reason']}\n(log: {this.folder / 'run.log'})")
     return summary
 
 
@@ -95,17 +99,34 @@ def check_places(recipe: Recipe) -> None:
     """
     problems = recipes.missing_places(recipe)
     named = {"data.folder": recipe.data.folder}
+    named |= {f"data.sources.{number}.path": one.path for number, one in enumerate(recipe.data.sources)}
     if isinstance(recipe.tokenizer, ImportTokenizer):
         named |= {"tokenizer.model": recipe.tokenizer.model, "tokenizer.whisper": recipe.tokenizer.whisper}
     if isinstance(recipe.base, FolderBase):
         named["base.model"] = recipe.base.model
     here = {field: Path(place) for field, place in named.items() if place and not place.startswith("s3://")}
-    problems += [f"{field}: {path} does not exist" for field, path in here.items() if not path.exists()]
+    absent = [field for field, path in here.items() if not path.exists() and not glob(str(path), recursive=True)]
+    problems += [f"{field}: {here[field]} does not exist" for field in absent]
     folder = here.get("data.folder")
     if folder and folder.exists() and not (folder / "metadata.jsonl").is_file():
         problems.append(f"data.folder: {folder} has no metadata.jsonl; write one line per recording into it")
     if problems:
         raise RecipeError(f"{recipe.name} cannot run here yet:", problems)
+
+
+def starting_at(recipe: Recipe, step: FirstStep, model: str, endpoints: Endpoints) -> Recipe:
+    """``recipe`` as it goes on at ``step`` with ``model``: the address of an artifact, or a name in the registry.
+
+    Raises:
+        UserError: the registry has no such name, or the artifact is no model.
+        IntegrityError: nothing was committed at the address.
+    """
+    os.environ.update(endpoints.environment())
+    uri = model if model.startswith("s3://") else registered(model).uri
+    artifact = Store.at(endpoints.store).open_uri(uri)
+    if not any(file.path == "config.json" for file in artifact.files):
+        raise UserError(f"--model {model}: {uri} is no model but {artifact.reference.kind}; name one with config.json")
+    return recipe.model_copy(update={"start": Start(step=step, model=uri)})
 
 
 def _prepare(recipe: Recipe, home: Path) -> Run:
@@ -122,6 +143,7 @@ def _supervise(this: Run, scratch: Path, listen: Listener) -> dict[str, Any]:
     """Run the pipeline to its end; the summary is the one that the exit handler wrote, or one written here."""
     with _interruptible():
         child = _start(this, scratch)
+        threading.Thread(target=_end_with, args=(child.pid,), daemon=True).start()
         try:
             _relay(child, this.folder / "run.log", listen)
         except KeyboardInterrupt:
@@ -140,7 +162,9 @@ def _supervise(this: Run, scratch: Path, listen: Listener) -> dict[str, Any]:
 def _summary(this: Run, status: int) -> dict[str, Any]:
     summary = this.records.summary()
     if summary is None:
-        return this.close("FAILED", f"the pipeline ended with status {status} and without its exit handler")
+        summary = this.close("FAILED", f"the pipeline ended with status {status} and without its exit handler")
+        killed = {"exit_code": InfrastructureError.exit_code} if status < 0 else {}
+        return {**summary, **killed}
     if summary["status"] == "succeeded" and status != 0:
         log = this.folder / "run.log"
         raise PlatformError(f"run {this.key} did all its work, but its end could not be written to MLflow; see {log}")
@@ -156,7 +180,7 @@ def _start(this: Run, scratch: Path) -> subprocess.Popen[str]:
     request.write_text(json.dumps({"pipeline": str(compiled_pipeline()), "arguments": arguments}))
     return subprocess.Popen(
         [sys.executable, "-m", "ichigo.engines.kfp_runner", str(request)],
-        env={**_SHARED_CORES, **os.environ, "TMPDIR": str(temporary)},
+        env={**_SHARED_CORES, **os.environ, **_of_this_process(this), "TMPDIR": str(temporary)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -164,6 +188,22 @@ def _start(this: Run, scratch: Path) -> subprocess.Popen[str]:
         errors="replace",
         start_new_session=True,
     )
+
+
+def _end_with(runner: int) -> None:
+    """When the runner ends, end what is left of its group: a step that outlived it would hold on to our pipe.
+
+    The runner is not waited for, so its number cannot be another process's by now.
+    """
+    with suppress(ChildProcessError, ProcessLookupError):  # waited for, or its group gone, meanwhile
+        os.waitid(os.P_PID, runner, os.WEXITED | os.WNOWAIT)
+        os.killpg(runner, signal.SIGKILL)
+
+
+def _of_this_process(this: Run) -> dict[str, str]:
+    """What steps must know about the process that they live and die with: its home, and who it is."""
+    owner = Owner.this()
+    return {"ICHIGO_HOME": str(this.folder.parents[1]), **({OWNER_VARIABLE: str(owner)} if owner else {})}
 
 
 def _relay(child: subprocess.Popen[str], log: Path, listen: Listener) -> None:

@@ -106,11 +106,13 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What is to be laid out: its kind, its turns and, for transcription and speak, the prompt."""
+    """What is to be laid out: its kind, its turns and, for transcription and speak, the prompt; and the ids of the rows
+    that it was made from, where there are any."""
 
     kind: SampleType
     turns: tuple[Turn, ...]
     prompt: str = ""
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +125,10 @@ class Example:
 
 @dataclass(frozen=True)
 class LaidOut:
-    """Examples in the order of their samples, how many were refused as too long by kind, how many ``sound`` were
-    cut."""
+    """Examples beside their samples, how many were refused as too long by kind, how many ``sound`` were cut."""
 
     examples: tuple[Example, ...]
+    samples: tuple[Sample, ...]
     refused: Mapping[SampleType, int]
     cut: int
 
@@ -252,6 +254,7 @@ def lay_out(samples: Iterable[Sample], layouts: Layouts, sequence_length: int, l
     a whole one: it is refused and counted. Raises :class:`DataError` if nothing remains.
     """
     examples: list[Example] = []
+    kept: list[Sample] = []
     refused: Counter[SampleType] = Counter()
     cut = 0
     for sample in samples:
@@ -263,12 +266,13 @@ def lay_out(samples: Iterable[Sample], layouts: Layouts, sequence_length: int, l
             refused[sample.kind] += 1
         else:
             examples.append(example)
+            kept.append(sample)
     if not examples:
         raise DataError(
             f"none of {sum(refused.values())} samples fits sequence_length {sequence_length}; raise sequence_length or "
             "lower data.max_seconds (one second of speech is 25 tokens)"
         )
-    return LaidOut(tuple(examples), dict(refused), cut)
+    return LaidOut(tuple(examples), tuple(kept), dict(refused), cut)
 
 
 def _join(segments: Sequence[Segment]) -> Example:

@@ -3,8 +3,8 @@
 The paper mixes 70/20/10 speech answers, transcription and text in the second stage, and conversations with 5 % noise in
 the third (arXiv 2410.15316, section 3). What feeds what::
 
-    sound, transcription,  every spoken row
-    speak
+    sound                  every spoken row
+    transcription, speak   spoken rows whose words are known (those of published token strings are not)
     speech                 spoken rows with an answer that needs nothing before it
     mixed                  those of them whose words' ends are known: cut between two words, one side of the cut written
     multi_turn             spoken conversations; where there is none, two or more of the rows of ``speech`` in a row
@@ -20,7 +20,7 @@ Each kind has its own random stream (seed, stage, kind), so changing one share d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -50,8 +50,8 @@ FOUR_TURN_SHARE = 1 / 15
 
 _FEEDS: dict[SampleType, str] = {
     "sound": "spoken training rows",
-    "transcription": "spoken training rows",
-    "speak": "spoken training rows",
+    "transcription": "spoken training rows whose words are known",
+    "speak": "spoken training rows whose words are known",
     "speech": "spoken training rows with an answer",
     "mixed": "spoken training rows with an answer, two or more words and their ends",
     "multi_turn": "at least two spoken training rows with an answer",
@@ -62,8 +62,8 @@ _FEEDS: dict[SampleType, str] = {
 
 @dataclass(frozen=True, eq=False)
 class SpokenRow:
-    """A tokenised utterance: codes int16 (n,) at 25 per second, what was said ("" for noise), and the answer if it has
-    one.
+    """A tokenised utterance: codes int16 (n,) at 25 per second, what was said ("" for noise, and where nobody wrote it
+    down), and the answer if it has one.
 
     Rows of one conversation share ``dialogue`` and count ``turn`` from 0. ``word_ends``, where known, are the sound
     tokens up to the end of each word of ``text``.
@@ -170,7 +170,10 @@ def _fed(kind: SampleType, count: int, pool: Pool, seed: int, stage: str) -> Ite
     elif kind == "multi_turn":
         samples = _multi_turn(pool.spoken, asked, generator)
     else:
-        alone: dict[SampleType, list[SpokenRow]] = {"speech": asked, "mixed": [row for row in asked if cuts(row)]}
+        worded = [row for row in pool.spoken if row.text]
+        alone: dict[SampleType, list[SpokenRow]] = {
+            "speech": asked, "mixed": [row for row in asked if cuts(row)], "transcription": worded, "speak": worded
+        }  # fmt: skip
         samples = _single(kind, alone.get(kind, pool.spoken), generator, seed)
     if samples is None:
         raise DataError(
@@ -189,21 +192,25 @@ def _single(
 
 
 def _alone(kind: SampleType, row: SpokenRow, generator: np.random.Generator, key: tuple[int, int]) -> Sample:
+    own = (row.id,)
     if kind == "transcription":
-        return Sample(kind, (Turn(row.codes, row.text),), transcription_prompt(*key, row.id))
+        return Sample(kind, (Turn(row.codes, row.text),), transcription_prompt(*key, row.id), own)
     if kind == "speak":
-        return Sample(kind, (Turn(row.text, row.codes),), speak_prompt(*key, row.id))
+        return Sample(kind, (Turn(row.text, row.codes),), speak_prompt(*key, row.id), own)
     if kind == "mixed":
         spoken_first = bool(generator.integers(2))
         cut = int(generator.choice(cuts(row)))
-        return Sample(kind, (Turn(mixed_question(row, cut, spoken_first), row.answer or ""),))
-    return Sample(kind, (Turn(row.codes, "" if kind == "sound" else row.answer or ""),))
+        return Sample(kind, (Turn(mixed_question(row, cut, spoken_first), row.answer or ""),), rows=own)
+    return Sample(kind, (Turn(row.codes, "" if kind == "sound" else row.answer or ""),), rows=own)
 
 
 def _written(pairs: Sequence[TextPair], generator: np.random.Generator) -> Iterator[Sample] | None:
     chats = [*([pair] for pair in pairs if not pair.dialogue), *_conversations(pairs)]
-    samples = (Sample("text", tuple(Turn(row.text, row.answer) for row in rows)) for rows in _passes(chats, generator))
-    return samples if chats else None
+    return (_chat(rows) for rows in _passes(chats, generator)) if chats else None
+
+
+def _chat(rows: Sequence[TextPair]) -> Sample:
+    return Sample("text", tuple(Turn(row.text, row.answer) for row in rows), rows=tuple(row.id for row in rows))
 
 
 def _noise(pool: Pool, generator: np.random.Generator) -> Iterator[Sample] | None:
@@ -216,7 +223,7 @@ def _noise(pool: Pool, generator: np.random.Generator) -> Iterator[Sample] | Non
             yield Sample("noise", (Turn(codes, answers[int(generator.integers(len(answers)))]),))
             if recorded:
                 heard = next(recorded)
-                yield Sample("noise", (Turn(heard.codes, heard.answer or ""),))
+                yield Sample("noise", (Turn(heard.codes, heard.answer or ""),), rows=(heard.id,))
 
     return samples() if pool.spoken else None
 
@@ -241,8 +248,9 @@ def _joined(rows: Sequence[SpokenRow], generator: np.random.Generator) -> Iterat
         yield _conversation(chosen.values())
 
 
-def _conversation(rows: Iterable[SpokenRow]) -> Sample:
-    return Sample("multi_turn", tuple(Turn(row.codes, row.answer or "") for row in rows))
+def _conversation(rows: Collection[SpokenRow]) -> Sample:
+    turns = tuple(Turn(row.codes, row.answer or "") for row in rows)
+    return Sample("multi_turn", turns, rows=tuple(row.id for row in rows))
 
 
 def _conversations(rows: Iterable[Row]) -> list[list[Row]]:
@@ -280,6 +288,7 @@ def _check_rows(pool: Pool) -> None:
                 "the others out"
             )
         unanswered = not (row.answer or "").strip() and (row.answer is not None or row.id in wordless)
-        blank = unanswered or not (row.text.strip() or row.id in wordless)
+        unsaid = isinstance(row, SpokenRow) and row.text == ""  # sound whose words nobody wrote down
+        blank = unanswered or not (row.text.strip() or unsaid)
         if blank or (isinstance(row, SpokenRow) and not len(row.codes)):
             raise DataError(f"row {row.id} of the pool has blank text, a blank answer or no codes; set the row aside")

@@ -9,15 +9,15 @@ from pydantic import BaseModel
 
 from ichigo.hashing import canonical_json, sha256_json
 from ichigo.recipe.places import label, shown
-from ichigo.recipe.schema import LocalMark
+from ichigo.recipe.schema import LocalMark, OperationalMark
 
 
 def identity(model: BaseModel) -> dict[str, Any]:
-    """The values of ``model`` as JSON types, defaults included, without the fields marked ``Local``."""
+    """The values of ``model`` as JSON types, defaults included, without fields marked ``Local`` or ``Operational``."""
     return {
         name: _plain(getattr(model, name))
         for name, info in type(model).model_fields.items()
-        if not any(isinstance(mark, LocalMark) for mark in info.metadata)
+        if not any(isinstance(mark, LocalMark | OperationalMark) for mark in info.metadata)
     }
 
 

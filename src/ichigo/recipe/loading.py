@@ -88,8 +88,8 @@ def missing_places(recipe: Recipe) -> list[str]:
     return [
         f"{path} is not set ({meaning}); give --set {path}=…"
         for path, meaning in _unset(recipe)
-        # its own world or sentences feed every mix, the latter as the schema checks
-        if not (path == "data.folder" and (recipe.data.sentences or recipe.data.world))
+        # sources may feed every mix; its own world or sentences do, the latter as the schema checks
+        if not (path == "data.folder" and (recipe.data.sources or recipe.data.sentences or recipe.data.world))
     ]
 
 

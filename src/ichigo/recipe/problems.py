@@ -18,6 +18,7 @@ from ichigo.recipe.schema import (
     STAGE_ORDER,
     Data,
     Finding,
+    FitTokenizer,
     Launch,
     Recipe,
     Rule,
@@ -25,6 +26,7 @@ from ichigo.recipe.schema import (
     Stage,
     cut,
     disorder,
+    foreign,
     unbounded,
     unfed,
 )
@@ -48,13 +50,15 @@ def _across(tree: Any) -> list[Finding]:
     if not isinstance(tree, dict):
         return []
     findings: list[Finding] = []
-    stages = tree.get("stages")
+    stages, data = tree.get("stages"), _alone(Data, tree.get("data"))
     if isinstance(stages, list):
         findings += _order(stages)
-        if data := _alone(Data, tree.get("data")):
+        if data:
             findings += unfed(data, _sound(Stage, stages))
         if launch := _alone(Launch, tree.get("launch", {})):
             findings += cut(launch, _sound(Stage, stages))
+    if data and (tokenizer := _alone(FitTokenizer, tree.get("tokenizer"))):
+        findings += foreign(data, tokenizer)
     registry = tree.get("registry")
     rules = registry.get("rules") if isinstance(registry, dict) else None
     return [*findings, *unbounded(_sound(Rule, rules if isinstance(rules, list) else []))]

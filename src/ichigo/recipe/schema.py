@@ -3,12 +3,14 @@
 One recipe is one YAML file (see ``recipes/``); :func:`ichigo.recipe.load` reads it into :class:`Recipe`. Every section
 is immutable and refuses unknown keys. A field marked :data:`Local` says *where* something lies on one machine (a path:
 a process count has no such mark: it changes numbers) and stays out of the fingerprint; the bytes found there are
-identified by their own digest when a step reads them.
+identified by their own digest when a step reads them. So does a field marked :data:`Operational`, which says how a run
+is kept safe.
 
 Learning rates are per optimizer step, lengths in tokens unless a name says seconds.
 
 A section checks itself field by field, so that every wrong field of a file is found at once; what spans sections (the
-order of the stages, mixes that the data cannot feed) is in :func:`disorder`, :func:`unfed`, :func:`cut` and
+order of the stages, mixes that the data cannot feed, ...) is in :func:`disorder`, :func:`unfed`, :func:`cut`,
+:func:`foreign` and
 :func:`unbounded`.
 """
 
@@ -35,6 +37,7 @@ SampleType = Literal["speech", "transcription", "text", "sound", "multi_turn", "
 """The layouts of ``ichigo.language.layouts``: ``sound`` is pre-training on sound tokens alone (paper, section 2)."""
 
 StageName = Literal["pretrain", "instruct", "enhance"]
+FirstStep = StageName | Literal["evaluate"]
 STAGE_ORDER: tuple[StageName, ...] = ("pretrain", "instruct", "enhance")
 
 Place = tuple[str | int, ...]
@@ -49,6 +52,13 @@ class LocalMark:
 
 
 Local = LocalMark()
+
+
+class OperationalMark:
+    """Marks a field that says how a run is kept safe: it changes no number, so it is no part of a recipe's identity."""
+
+
+Operational = OperationalMark()
 
 
 def _adds_up(mix: dict[SampleType, float]) -> dict[SampleType, float]:
@@ -136,14 +146,70 @@ class World(Section):
     items: Positive = 600  # evaluation rows per suite, where the world has them
 
 
+class Columns(Section):
+    """Under which names a source keeps the parts of a row; what it does not have stays unknown."""
+
+    audio: Text = "audio"
+    text: Text = "text"  # what is said; of instructions the question, of token strings the sound
+    answer: Text = "answer"
+    messages: Text = "messages"  # conversations, as {role, content} or {from, value}
+    speaker: Text = "speaker"
+    split: Text = "split"
+    language: Text = "language"
+    license: Text = "license"
+
+
+class _Source(Section):
+    """What every source has: where it lies and what holds for rows that do not say it themselves."""
+
+    path: Annotated[Text, Local, Field(description="a file, a folder or a pattern with *, here or on s3://")]
+    columns: Columns = Columns()
+    speaker: Text | None = None
+    language: Text | None = None  # BCP 47
+    license: Text | None = None
+    split: Literal["train", "test", "validation"] | None = None
+
+
+class Recordings(_Source):
+    """Sound with its words: an AudioFolder, Parquet with the files' bytes, or WebDataset tar files."""
+
+    kind: Literal["folder", "parquet", "webdataset"]
+
+
+class TokenStrings(_Source):
+    """Sound that is tokens already, as published for Ichigo, in JSON lines or Parquet."""
+
+    kind: Literal["tokens"]
+    tokenizer: Text  # the identity of the WhisperVQ that made them, or "published": the one that the recipe imports
+
+
+class Instructions(_Source):
+    """Questions and answers in writing, in JSON lines or Parquet, and who speaks the questions."""
+
+    kind: Literal["instructions"]
+    words: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = (1, 60)  # of a question: fewest, most
+    languages: tuple[Text, ...] = ("en",)  # questions in another are set aside; empty takes any
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] = 0.8  # set aside from this Jaccard similarity on
+    voices: Annotated[tuple[Text, ...], AfterValidator(_distinct)] = ()  # accent+variant of espeak-ng; none: text only
+    words_per_minute: Annotated[tuple[EspeakRate, EspeakRate], AfterValidator(_rising)] = (150, 220)
+    pitch: Annotated[tuple[EspeakPitch, EspeakPitch], AfterValidator(_rising)] = (30, 70)
+
+
+Source = Annotated[Recordings | TokenStrings | Instructions, Field(discriminator="kind")]
+
+PUBLISHED = "published"
+"""What token strings call the tokenizer that the recipe imports."""
+
+
 class Data(Section):
     """Where recordings and text come from, and how they are split."""
 
     folder: Annotated[str | None, Local, Field(description="the AudioFolder with metadata.jsonl: a path")] = None
+    sources: tuple[Source, ...] = ()
     sentences: tuple[Sentence, ...] = ()
     voices: Voices | None = None
     world: World | None = None
-    held_out_speakers: Share = 0.25  # of the folder's speakers, when its rows carry no split
+    held_out_speakers: Share = 0.25  # of the speakers in folder and sources whose rows carry no split
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer rows are set aside
     shards: Positive = 2  # units of parallel tokenisation
 
@@ -274,14 +340,25 @@ class Stage(Section):
         return warmup_steps
 
 
+class Checkpoints(Section):
+    """How often a stage saves what it needs to go on after a failure, and which of these saves stay."""
+
+    every: Annotated[int, Field(ge=0)] = 200  # optimizer steps; 0 saves nothing
+    keep_last: Positive = 2
+    keep_every: Annotated[int, Field(ge=0)] = 0  # steps; those at multiples of it stay for good, 0 keeps none so
+    resume: bool = True  # False starts every stage anew
+
+
 class Launch(Section):
-    """How the stages run: processes, ZeRO stage and precision."""
+    """How the stages run: processes, ZeRO stage and precision; how they are watched and kept safe."""
 
     nodes: Positive = 1
     processes: Positive = 2  # per node
     zero: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
+    checkpoints: Annotated[Checkpoints, Operational] = Checkpoints()
+    hang_seconds: Annotated[float, Operational, Field(gt=0)] = 900.0  # without a step; longer than a save or an export
 
     @field_validator("precision")
     @classmethod
@@ -289,6 +366,17 @@ class Launch(Section):
         if precision == "bf16" and info.data.get("zero") == 0:
             raise ValueError("bf16 with zero 0 keeps no fp32 weights, so small updates round to nothing; set zero to 1")
         return precision
+
+
+class Start(Section):
+    """A model of another run, with which this one goes on in place of its own base; the steps before it are skipped."""
+
+    step: FirstStep  # the first that works on the model
+    model: Text  # its address in the store: s3://…/KIND/FINGERPRINT/ATTEMPT
+
+    def skips(self, stage: StageName) -> bool:
+        """Whether ``stage`` comes before the step with which the run begins."""
+        return self.step == "evaluate" or STAGE_ORDER.index(stage) < STAGE_ORDER.index(self.step)
 
 
 class Evaluation(Section):
@@ -334,6 +422,7 @@ class Recipe(Section):
     base: Annotated[InitBase | TrainBase | FolderBase, Field(discriminator="kind")]
     expand: Expand = Expand()
     launch: Launch = Launch()
+    start: Start | None = None
     stages: tuple[Stage, Stage, Stage]
     evaluation: Evaluation = Evaluation()
     registry: Registry
@@ -344,6 +433,7 @@ class Recipe(Section):
             *disorder([stage.name for stage in self.stages]),
             *unfed(self.data, dict(enumerate(self.stages))),
             *cut(self.launch, dict(enumerate(self.stages))),
+            *foreign(self.data, self.tokenizer),
             *unbounded(dict(enumerate(self.registry.rules))),
         ]
         if findings:
@@ -366,10 +456,10 @@ def disorder(names: Sequence[str]) -> list[Finding]:
 def unfed(data: Data, stages: Mapping[int, Stage]) -> list[Finding]:
     """Sample types with a share that ``data`` cannot feed; ``stages`` by their index in the recipe.
 
-    A folder may hold anything, so only the recipe's own sentences are judged. A recipe with neither is one whose folder
-    is still to be named (:func:`ichigo.recipe.missing_places`).
+    A folder or source may hold anything, so only the recipe's own sentences are judged. A recipe with neither is one
+    whose folder is still to be named (:func:`ichigo.recipe.missing_places`).
     """
-    if data.folder is not None or data.world is not None or not data.sentences:
+    if data.folder is not None or data.sources or data.world is not None or not data.sentences:
         return []
     lacks = {kind: _lacks(kind, data) for kind in get_args(SampleType)}
     return [
@@ -393,6 +483,21 @@ def cut(launch: Launch, stages: Mapping[int, Stage]) -> list[Finding]:
         )
         for index, stage in stages.items()
         if stage.optimizer == "muon" and launch.zero
+    ]
+
+
+def foreign(data: Data, tokenizer: FitTokenizer | ImportTokenizer) -> list[Finding]:
+    """Token strings in a recipe that fits a tokenizer of its own: its codes would mean other sounds."""
+    if tokenizer.kind == "import":
+        return []
+    return [
+        (
+            ("data", "sources", index, "tokenizer"),
+            f"found {source.tokenizer}, but the recipe fits a tokenizer of its own, whose codes mean other sounds; set "
+            "tokenizer.kind to import and name the one that made these tokens",
+        )
+        for index, source in enumerate(data.sources)
+        if isinstance(source, TokenStrings)
     ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ichigo.errors import UserError
-from ichigo.registry.models import DIGEST, RUN_KEY
+from ichigo.registry.models import DIGEST, MANIFEST, RUN_KEY
 from ichigo.tracking.runs import client
 
 NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?")
@@ -15,14 +17,16 @@ NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered version: where its artifact lies, the digest of its bytes, and the run that registered it; "" where
-    somebody registered it by hand."""
+    """A registered version: where its artifact lies, the digest of its bytes and of its manifest, and the run that
+    registered it; "" where somebody registered it by hand."""
 
     name: str
     version: str
     uri: str
     digest: str
-    run: str
+    run: str = ""
+    manifest: str = ""
+    aliases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} version {self.version}"
@@ -46,8 +50,35 @@ def find(spec: str) -> Registered:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
         raise UserError(f"the registry has no {spec!r}; it has {_known(name)}") from None
-    digest, run = (str(found.tags.get(tag, "")) for tag in (DIGEST, RUN_KEY))
-    return Registered(name, str(found.version), str(found.source), digest, run)
+    return _registered(found, found.aliases)
+
+
+def registered() -> list[Registered]:
+    """Every version of every model, by name and number."""
+    mlflow = client()
+    aliases: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for model in _pages(mlflow.search_registered_models):
+        for alias, version in model.aliases.items():
+            aliases[model.name, str(version)].append(alias)
+    found = _pages(mlflow.search_model_versions)
+    ordered = sorted(found, key=lambda version: (version.name, int(version.version)))
+    return [_registered(version, aliases[version.name, str(version.version)]) for version in ordered]
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Everything that a search of MLflow's client finds, page after page."""
+    token: str | None = None
+    while token is None or token:
+        page = search(page_token=token)
+        yield from page
+        token = page.token or ""
+
+
+def _registered(found: Any, aliases: Iterable[str]) -> Registered:
+    tags = found.tags
+    digest, run, manifest = (str(tags.get(tag, "")) for tag in (DIGEST, RUN_KEY, MANIFEST))
+    where = found.name, str(found.version), str(found.source)
+    return Registered(*where, digest, run, manifest, tuple(sorted(aliases)))
 
 
 def _version(name: str, which: str | None) -> Any:

@@ -15,7 +15,7 @@ from ichigo.tracking.runs import client
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-DIGEST, RUN_KEY = "ichigo.digest", "ichigo.run_key"
+DIGEST, MANIFEST, RUN_KEY = "ichigo.digest", "ichigo.manifest", "ichigo.run_key"
 CHAMPION = "champion"
 
 

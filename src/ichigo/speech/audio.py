@@ -28,6 +28,8 @@ AudioReason = Literal[
 ]
 
 _RATES = (4_000, 384_000)  # Hz
+_CHANNELS = 8  # what FLAC can hold; more are no recording of a voice, and 65,535 of them in a WAV header are an attack
+_UNKNOWN = 1 << 62  # frames: libsndfile says 2^63 - 1 of a FLAC that was written to a pipe
 _MAX_DECODED = 1 << 29  # samples of all channels, 2 GiB: 90 minutes of 48 kHz stereo
 _MAX_PEAK = 2.0  # lossy decoders overshoot full scale by less; a float file of integer samples by thousands
 _MP3_SLACK = 2304  # frames: two MPEG frames, by which encoders' delay tags may be wrong
@@ -98,6 +100,10 @@ def _check_header(file: soundfile.SoundFile, label: str, max_seconds: float) -> 
         raise AudioError("unsupported", f"{label}: {file.format} is not read here; convert it to WAV, FLAC, Ogg or MP3")
     if not _RATES[0] <= file.samplerate <= _RATES[1]:
         raise AudioError("unsupported", f"{label}: {file.samplerate} Hz; convert it to {_RATES[0]} to {_RATES[1]} Hz")
+    if file.channels > _CHANNELS:
+        raise AudioError("unsupported", f"{label}: {file.channels} channels; mix it down to {_CHANNELS} or fewer")
+    if file.frames > _UNKNOWN:
+        raise AudioError("unsupported", f"{label}: its header does not say how long it is; write it to a file first")
     seconds = file.frames / file.samplerate
     if seconds > max_seconds:
         raise AudioError("too_long", f"{label}: {seconds:.1f} s, more than {max_seconds:g} s; split the recording")

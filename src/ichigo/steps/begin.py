@@ -8,8 +8,10 @@ from typing import Any
 
 from ichigo import __version__
 from ichigo import recipe as recipes
+from ichigo.errors import exit_code_of
 from ichigo.recipe.schema import Recipe
 from ichigo.steps.context import LINE
+from ichigo.steps.curves import ship_left
 from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
 from ichigo.tracking.runs import RunTree
 
@@ -24,7 +26,8 @@ def main(run: str, recipe_uri: str, recipe_digest: str) -> None:
         _open(records, recipe_uri, recipe_digest, started)
     except Exception as error:
         reason = str(error) or type(error).__name__
-        records.save_step(StepRecord("begin", "failed", reason, started, started, started, time.time()))
+        times = started, started, started, time.time()
+        records.save_step(StepRecord("begin", "failed", reason, exit_code_of(error), *times))
         raise
 
 
@@ -37,6 +40,7 @@ def _open(records: Records, recipe_uri: str, recipe_digest: str, started: float)
     records.save_run(RunRecord(run_key, recipe_uri, recipe_digest, fingerprint, tree.experiment, tree.parent, started))
     tree.log_params(tree.parent, dict(parameters(recipe)))
     tree.log_text(tree.parent, recipe.model_dump_json(indent=2), "recipe.json")
+    ship_left(lambda message: print(f"{LINE} begin | {message}", flush=True))
     print(f"{LINE} begin | run {run_key}, recipe {recipe.name} ({fingerprint[:12]})", flush=True)
 
 
@@ -45,6 +49,7 @@ def parameters(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     tree = recipes.identity(recipe)
     tree["stages"] = {stage["name"]: stage for stage in tree["stages"]}
     tree["data"]["sentences"] = len(tree["data"]["sentences"])
+    tree["data"]["sources"] = dict(enumerate(tree["data"]["sources"]))
     yield from _flatten(tree, "")
 
 

@@ -13,19 +13,19 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ichigo import recipe as recipes
-from ichigo.errors import IchigoError
+from ichigo.errors import IchigoError, PlatformError, exit_code_of
 from ichigo.progress import STEP_VARIABLE
 from ichigo.recipe.schema import Recipe
 from ichigo.steps import ENTERED
 from ichigo.steps.records import Records, RunRecord, StepRecord, facts_line, read_recipe
 from ichigo.store import Artifact, Draft, Identity, Reference, Store, code_digest
-from ichigo.tracking.runs import DatasetInput, Point, RunTree
+from ichigo.tracking.runs import DatasetInput, RunTree
 
 LINE = "[ichigo]"
 _HEAVY = ("torch", "deepspeed", "transformers", "mlflow")  # 1.4 to 7 s each; a reused artifact needs none of them
@@ -40,7 +40,9 @@ class Step:
         self.records, self.run, self.recipe = records, run, recipe
         self.store: Store = records.store
         self.record = StepRecord(name, process_started=_process_start(), entered=ENTERED, started=time.time())
+        self._before = records.step(name)  # an attempt of this run whose process ended
         self._tree: RunTree | None = None
+        self._after_commit: list[Callable[[], None]] = []
         self._curves: set[str] = set()  # metrics that have a point per step, to which no final number is added
 
     def say(self, message: str) -> None:
@@ -80,11 +82,24 @@ class Step:
         self.record.facts.update(artifact.facts)
         return artifact
 
+    def skip(self, reason: str, stands_in: Artifact) -> Artifact:
+        """Make nothing: the artifact of another step or run stands in for this step's own."""
+        self.record.status, self.record.reason = "skipped", reason
+        reference = stands_in.reference
+        self.record.artifact = {"kind": reference.kind, "uri": reference.uri, "digest": reference.digest}
+        return stands_in
+
     def _build(self, identity: Identity, inputs: Mapping[str, Artifact], build: Callable[[Draft], None]) -> Artifact:
         self.log_inputs(inputs)
         parents = {name: artifact.reference for name, artifact in inputs.items()}
-        with self.store.write(identity, parents=parents, recipe=self.run.fingerprint, run=self.run.run_key) as draft:
-            build(draft)
+        of = {"recipe": self.run.fingerprint, "run": self.run.run_key}
+        with self.store.write(identity, parents=parents, **of, keep=True) as draft:
+            if draft.kept:
+                self.say("takes up the finished work that an earlier run left on this disk")
+            else:
+                build(draft)
+        for check in self._after_commit:
+            check()
         numbers = {name: value for name, value in draft.facts.items() if isinstance(value, int | float)}
         self.log_metrics({name: value for name, value in numbers.items() if name not in self._curves})
         self.tree.set_tags(self.mlflow_run, {"ichigo.artifact": draft.committed.reference.uri})
@@ -113,9 +128,14 @@ class Step:
 
     @property
     def mlflow_run(self) -> str:
-        """The id of this step's nested run, opened on first use."""
+        """The id of this step's nested run: on first use opened, or that of an attempt before this one opened again."""
         if not self.record.mlflow_run:
-            self.record.mlflow_run = self.tree.open_step(self.record.name, self.run.run_key)
+            if self._before and self._before.mlflow_run:
+                self.tree.reopen_step(self._before.mlflow_run)
+                self.record.mlflow_run = self._before.mlflow_run
+            else:
+                self.record.mlflow_run = self.tree.open_step(self.record.name, self.run.run_key)
+            self.records.save_step(self.record)  # for the attempt after this one, should this process be killed
         return self.record.mlflow_run
 
     def log_inputs(self, inputs: Mapping[str, Artifact]) -> None:
@@ -136,25 +156,42 @@ class Step:
         if metrics:
             self.tree.log_metrics(self.mlflow_run, metrics)
 
-    def log_points(self, points: list[Point]) -> None:
-        """Curves of the nested run."""
-        self._curves |= {point.name for point in points}
-        self.tree.log_points(self.mlflow_run, points)
+    def draws(self, curves: Iterable[str]) -> None:
+        """Say which metrics get a point per step from elsewhere; no final number is added to those."""
+        self._curves |= set(curves)
 
-    def close(self, error: BaseException | None) -> None:
-        """End the nested run and write the step's record."""
+    def after_commit(self, check: Callable[[], None]) -> None:
+        """Have ``check`` called once the artifact is committed: it may still fail the step, but costs no work."""
+        self._after_commit.append(check)
+
+    def finish(self) -> None:
+        """End the nested run and write the record of a step that did its work."""
+        self._end_run("FINISHED")
+        if self.record.status == "running":
+            self.record.status = "done"
+        self._save()
+
+    def fail(self, error: BaseException) -> None:
+        """End the nested run and write the record of a step that ``error`` ended, as far as services still answer."""
+        self.record.status, self.record.reason = "failed", str(error) or type(error).__name__
+        self.record.exit_code = exit_code_of(error)
+        for act in (self._save, lambda: self._end_run("FAILED")):
+            try:
+                act()
+            except PlatformError as another:
+                self.say(str(another))
+
+    def _end_run(self, status: str) -> None:
+        if self.record.mlflow_run:
+            self.tree.end(self.record.mlflow_run, status)
+
+    def _save(self) -> None:
         self.record.finished, self.record.peak_memory = time.time(), _peak_memory()
         self.record.heavy = [name for name in _HEAVY if sys.modules.get(name)]
-        if error is not None:
-            self.record.status, self.record.reason = "failed", str(error) or type(error).__name__
-        elif self.record.status == "running":
-            self.record.status = "done"
-        self.records.save_step(self.record)
-        if self.record.mlflow_run:
-            self.tree.end(self.record.mlflow_run, "FAILED" if error else "FINISHED")
         facts = facts_line(self.record.facts) if self.record.status == "done" else ""
         seconds = self.record.finished - self.record.started
         self.say(f"{self.record.status} in {seconds:.1f} s{f': {facts}' if facts else ''}")
+        self.records.save_step(self.record)
 
 
 @contextmanager
@@ -174,13 +211,13 @@ def open_step(name: str, run: str) -> Iterator[Step]:
     records.save_step(step.record)  # a process that is killed cannot say so; its record stays "running"
     try:
         yield step
+        step.finish()
     except BaseException as error:
-        step.close(error)
+        step.fail(error)
         if not isinstance(error, IchigoError):
             traceback.print_exc()
         print(f"{LINE} {name} | {type(error).__name__}: {error}", flush=True)
-        raise SystemExit(error.exit_code if isinstance(error, IchigoError) else 1) from None
-    step.close(None)
+        raise SystemExit(exit_code_of(error)) from None
 
 
 def _comparable(identity: Identity) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ichigo import recipe as recipes
 from ichigo.steps.context import open_step
-from ichigo.store import Draft
+from ichigo.store import Artifact, Draft
 
 if TYPE_CHECKING:
     from ichigo.language.expand import Codebook
@@ -20,6 +20,11 @@ def main(run: str, *, base: str, tokenizer: str, contract: str, model: str) -> N
     """Commit the expanded model and write its reference to ``model``."""
     with open_step("expand", run) as step:
         inputs = {"base": step.open(base), "tokenizer": step.open(tokenizer), "contract": step.open(contract)}
+        if start := step.recipe.start:
+            given = step.store.open_uri(start.model)
+            require_contract(given, inputs["contract"])
+            step.skip(f"skipped: the run starts at {start.step} from {start.model}", given).reference.save(Path(model))
+            return
 
         def build(draft: Draft) -> None:
             from ichigo.language.contract import TokenContract
@@ -44,6 +49,16 @@ def main(run: str, *, base: str, tokenizer: str, contract: str, model: str) -> N
             modules=(__name__,),
         )
         artifact.reference.save(Path(model))
+
+
+def require_contract(model: Artifact, contract: Artifact) -> None:
+    """:class:`~ichigo.errors.ContractError` unless ``model`` was made under this ``contract``."""
+    from ichigo.language.contract import CONTRACT_FILE, TokenContract
+
+    with tempfile.TemporaryDirectory() as scratch:
+        ours = TokenContract.load(contract.fetch(Path(scratch) / "ours"))
+        theirs = TokenContract.load(model.fetch(Path(scratch) / "theirs", CONTRACT_FILE))
+    ours.require_same(theirs, f"the model {model.reference.uri}")
 
 
 def read_codebook(tokenizer: Path) -> Codebook:

@@ -11,6 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from ichigo import recipe as recipes
+from ichigo.errors import InfrastructureError
+from ichigo.steps.context import LINE
+from ichigo.steps.curves import ship_left
 from ichigo.steps.records import Records, RunRecord, StepRecord, read_recipe
 from ichigo.steps.summary import render, summarise
 from ichigo.tracking.runs import DatasetInput, RunTree
@@ -46,7 +49,8 @@ def _ended(step: StepRecord, status: str) -> StepRecord:
         return step
     if status == "cancelled":
         return replace(step, status="cancelled", reason="stopped", finished=time.time())
-    return replace(step, status="failed", reason="its process ended without a word (killed?)", finished=time.time())
+    reason, code = "its process ended without a word (killed?)", InfrastructureError.exit_code
+    return replace(step, status="failed", reason=reason, exit_code=code, finished=time.time())
 
 
 def _reason(status: str, steps: list[StepRecord], message: str) -> str:
@@ -61,14 +65,20 @@ def _reason(status: str, steps: list[StepRecord], message: str) -> str:
 def _close_tracking(run: RunRecord, summary: dict[str, Any]) -> None:
     tree = RunTree(run.experiment, run.mlflow_run)
     try:
-        tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
-        tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
-        tree.set_tags(run.mlflow_run, tags | _reused(summary) | _description(summary))
-        tree.log_inputs(run.mlflow_run, _data(summary))
-        tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
-        tree.log_text(run.mlflow_run, render(summary), "summary.txt")
+        _describe(tree, run, summary)
     finally:
         tree.close(_MLFLOW[summary["status"]], run.run_key)
+
+
+def _describe(tree: RunTree, run: RunRecord, summary: dict[str, Any]) -> None:
+    """Tell MLflow how the run went; first of all the points of steps that were killed."""
+    ship_left(lambda message: print(f"{LINE} finish | {message}", flush=True))
+    tree.log_metrics(run.mlflow_run, {**summary["evaluation"], "wall_seconds": summary["wall_seconds"]})
+    tags = {"ichigo.status": summary["status"], "ichigo.verdict": summary["gate"]["verdict"] or "none"}
+    tree.set_tags(run.mlflow_run, tags | _reused(summary) | _description(summary))
+    tree.log_inputs(run.mlflow_run, _data(summary))
+    tree.log_text(run.mlflow_run, json.dumps(summary, indent=2, sort_keys=True), "summary.json")
+    tree.log_text(run.mlflow_run, render(summary), "summary.txt")
 
 
 def _description(summary: dict[str, Any]) -> dict[str, str]:

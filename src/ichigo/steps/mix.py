@@ -24,7 +24,8 @@ _DATA_FIELDS = ("name", "mix", "examples", "sequence_length", "packing", "loss_o
 
 
 def main(run: str, tokens: list[str], *, corpus: str, base: str, contract: str, data: str) -> None:
-    """Commit one folder of packed data per stage and write the reference to ``data``."""
+    """Commit one folder of packed data per stage, beside it which rows went into it, and write the reference to
+    ``data``."""
     with open_step("mix", run) as step:
         shards = [step.open(path) for path in tokens]
         inputs = {"contract": step.open(contract), "base": step.open(base), "corpus": step.open(corpus)}
@@ -56,7 +57,7 @@ def _build(step: Step, shards: Sequence[Artifact], inputs: Mapping[str, Artifact
         pool = pool_of(token_rows(shards, contract), text_rows(inputs["corpus"]))
         layouts = Layouts.open(inputs["base"].fetch(folder / "base", "tokenizer.json"), contract)
     for stage in step.recipe.stages:
-        draft.facts |= _stage(step, stage, pool, layouts, draft.folder / stage.name)
+        draft.facts |= _stage(step, stage, pool, layouts, draft.folder)
 
 
 def token_rows(shards: Sequence[Artifact], contract: TokenContract) -> list[TokenRow]:
@@ -82,7 +83,8 @@ def text_rows(corpus: Artifact) -> list[TextRow]:
 
 
 def pool_of(rows: Sequence[TokenRow], texts: Sequence[TextRow]) -> Pool:
-    """The training rows: sound without words is noise, and what is written without an answer teaches nothing."""
+    """The training rows: sound without words is noise, but for token strings, whose words nobody knows; what is
+    written without an answer teaches nothing."""
     from ichigo.language.mixing import Pool, SpokenRow, TextPair
 
     spoken = [
@@ -95,11 +97,13 @@ def pool_of(rows: Sequence[TokenRow], texts: Sequence[TextRow]) -> Pool:
         for row in texts
         if row.split == "train" and row.answer
     ]
-    noise = tuple(row for row in spoken if not row.text)
-    return Pool(tuple(row for row in spoken if row.text), tuple(written), noise)
+    unknown = {row.id for row in rows if row.origin == "tokens"}
+    noise = tuple(row for row in spoken if not row.text and row.id not in unknown)
+    return Pool(tuple(row for row in spoken if row.text or row.id in unknown), tuple(written), noise)
 
 
 def _stage(step: Step, stage: Stage, pool: Pool, layouts: Layouts, folder: Path) -> dict[str, Any]:
+    from ichigo.corpus.provenance import write_provenance
     from ichigo.language.layouts import lay_out
     from ichigo.language.mixing import draw
     from ichigo.language.packing import pack
@@ -107,7 +111,8 @@ def _stage(step: Step, stage: Stage, pool: Pool, layouts: Layouts, folder: Path)
     drawn = draw(stage, pool, step.recipe.seed)
     laid_out = lay_out(drawn.samples, layouts, stage.sequence_length, stage.loss_on)
     packed = pack(laid_out.examples, stage.sequence_length, stage.packing)
-    packed.save(folder, layouts.contract)
+    packed.save(folder / stage.name, layouts.contract)
+    write_provenance(((sample.kind, sample.rows) for sample in laid_out.samples), folder, stage.name)
     counts = ", ".join(f"{kind} {count}" for kind, count in drawn.counts.items())
     refused, fill = sum(laid_out.refused.values()), packed.fill
     step.say(f"{stage.name}: {counts}; {fill.sequences} sequences, {fill.share:.0%} full, {refused} too long")

@@ -39,6 +39,7 @@ class StepRecord:
     name: str
     status: str = "running"  # running, done, reused, skipped (by the recipe), failed, cancelled
     reason: str = ""
+    exit_code: int = 0  # of a step that failed: whose fault it is (ichigo.errors)
     process_started: float = 0.0
     entered: float = 0.0
     started: float = 0.0
@@ -73,6 +74,12 @@ def save_recipe(store: Store, recipe: Recipe) -> tuple[str, str]:
     digest = sha256_bytes(data)
     store.objects.put(f"recipes/{digest}.json", data)
     return f"{store.objects.uri}/recipes/{digest}.json", digest
+
+
+def run_keys(store: Store) -> list[str]:
+    """The keys of every run that ever began in ``store``."""
+    found = (key.split("/") for key, _ in store.objects.list("runs/"))
+    return [parts[1] for parts in found if parts[2:] == ["run.json"]]
 
 
 class Records:
@@ -111,6 +118,13 @@ class Records:
     def save_step(self, record: StepRecord) -> None:
         """Write a step's record, replacing an earlier one (a retried step)."""
         self._put(f"steps/{record.name}.json", asdict(record))
+
+    def step(self, name: str) -> StepRecord | None:
+        """What an earlier attempt of a step said, or None."""
+        try:
+            return StepRecord(**self._get(f"steps/{name}.json"))
+        except NoSuchObject:
+            return None
 
     def steps(self) -> list[StepRecord]:
         """Every step that said something, in the order they started."""

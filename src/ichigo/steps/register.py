@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ichigo.registry.models import RUN_KEY, register
+from ichigo.registry.models import MANIFEST, RUN_KEY, register
 from ichigo.steps.context import open_step
 
 
@@ -14,7 +14,7 @@ def main(run: str, model: str, verdict: str) -> None:
             RUN_KEY: step.run.run_key,
             "ichigo.recipe": step.recipe.name,
             "ichigo.fingerprint": step.run.fingerprint,
-            "ichigo.manifest": artifact.reference.manifest,
+            MANIFEST: artifact.reference.manifest,
             "ichigo.verdict": verdict,
         }
         alias = policy.alias if verdict == "promote" else None

@@ -9,6 +9,7 @@ recipe             name of the recipe
 fingerprint        of the recipe; equal fingerprints ask for the same model
 status             ``succeeded``, ``failed`` or ``cancelled``
 reason             why, when it did not succeed
+exit_code          whose fault it was, as ``ichigo run`` ends with it: that of the first step that failed, else 0
 started            when the run began, seconds since the epoch
 wall_seconds       from the run's begin to its end
 kfp_seconds        of these, KFP's own cost: from the first step's start to the last one's end, time in which no step's
@@ -55,6 +56,7 @@ def summarise(
         "fingerprint": run.fingerprint,
         "status": status,
         "reason": reason,
+        "exit_code": next((step.exit_code for step in steps if step.status == "failed"), 0),
         "started": round(run.started, 2),
         "wall_seconds": round(now - run.started, 2),
         "kfp_seconds": round(_uncovered(steps) + sum(step.entered - step.process_started for step in steps), 2),

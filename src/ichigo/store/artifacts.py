@@ -8,9 +8,10 @@ attempt of its own, and the pointer, written last, names the attempt that counts
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +24,14 @@ from typing import Any
 from ichigo.errors import IntegrityError, UserError
 from ichigo.hashing import canonical_json, sha256_bytes, sha256_file, sha256_json
 from ichigo.store.objects import NoSuchObject, Objects, open_objects
+from ichigo.store.workplace import discard, workplace
 
 POINTER = "COMMITTED.json"
 MANIFEST = "manifest.json"
 _TRANSFERS = 8  # files under way at once
 _HINTS = 20  # recent identities that explain why nothing was reused
 _REMEDY = "delete this attempt's prefix and run again: the step will be done anew"
+_MANIFEST_KEY = re.compile(rf"([^/]+)/([0-9a-f]{{32}})/(\d{{8}}-\d{{6}}-[0-9a-f]{{8}})/{re.escape(MANIFEST)}")
 _END_OF_TIME = 10**13  # milliseconds; counting down from it makes the newest key sort first
 
 
@@ -84,10 +87,11 @@ class Artifact:
     reference: Reference
     identity: Identity
     files: tuple[File, ...]
-    parents: Mapping[str, str]
+    parents: Mapping[str, str]  # name -> address
     recipe: str
     run: str
     facts: Mapping[str, Any]
+    parent_manifests: Mapping[str, str]  # name -> SHA-256 of its manifest: the whole chain hangs on one manifest
     _objects: Objects = field(repr=False, compare=False)
 
     @property
@@ -109,6 +113,11 @@ class Artifact:
         """One small JSON file of the artifact."""
         with tempfile.TemporaryDirectory() as folder:
             return json.loads((self.fetch(Path(folder), path) / path).read_bytes())
+
+    def reader(self, path: str) -> io.RawIOBase:
+        """A file of the artifact to read here and there without fetching it; nothing checks these bytes."""
+        (file,) = [file for file in self.files if file.path == path]
+        return _Reader(self._objects, f"{_key_of(self.reference.uri, self._objects)}/{path}", file.size)
 
     def _below(self, prefix: str) -> list[File]:
         files = [file for file in self.files if file.path == prefix or file.path.startswith(prefix)]
@@ -133,13 +142,45 @@ class Artifact:
             )
 
 
+class _Reader(io.RawIOBase):
+    """An object as a file that is read by ranges."""
+
+    def __init__(self, objects: Objects, key: str, size: int) -> None:
+        super().__init__()
+        self._objects, self._key, self._size, self._place = objects, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._size - self._place, 0)
+        size = left if size < 0 else min(size, left)
+        data = self._objects.get_range(self._key, self._place, size) if size else b""
+        self._place += len(data)
+        return data
+
+
 @dataclass
 class Draft:
-    """A folder to fill; what lies in it when the writer ends without an error becomes the artifact."""
+    """A folder to fill; what lies in it when the writer ends without an error becomes the artifact.
+
+    ``kept`` says that it is full already: an earlier process did the work and could not commit it.
+    """
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     artifact: Artifact | None = None
+    kept: bool = False
 
     @property
     def committed(self) -> Artifact:
@@ -182,11 +223,7 @@ class Store:
             raise IntegrityError(f"{uri} was never committed: it has no {POINTER}; run the step again")
         if pointer["attempt"] == attempt:
             return self._read(kind, fingerprint, attempt, pointer["manifest"])
-        try:
-            manifest = self.objects.get(f"{kind}/{fingerprint}/{attempt}/{MANIFEST}")
-        except NoSuchObject:
-            raise IntegrityError(f"{uri} has no {MANIFEST}: it was never finished") from None
-        return self._read(kind, fingerprint, attempt, sha256_bytes(manifest))
+        return self._read(kind, fingerprint, attempt, None)
 
     def find(self, identity: Identity) -> Artifact | None:
         """The committed artifact of an identity, if there is one and its bytes are still there."""
@@ -200,6 +237,12 @@ class Store:
         artifact = self._read(identity.kind, identity.fingerprint, pointer["attempt"], pointer["manifest"])
         return artifact if all(stored.get(file.path) == file.size for file in artifact.files) else None
 
+    def every(self) -> list[Artifact]:
+        """Every artifact whose manifest is in the store, those that a later attempt has replaced among them."""
+        keys = [match for key, _ in self.objects.list("") if (match := _MANIFEST_KEY.fullmatch(key))]
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
+            return list(pool.map(lambda match: self._read(match[1], match[2], match[3], None), keys))
+
     def recent(self, kind: str) -> list[Identity]:
         """What was committed lately under ``kind``, newest first: to explain why nothing was reused."""
         keys = [key for key, _ in self.objects.list(f"index/{kind}/", limit=_HINTS)]
@@ -207,24 +250,39 @@ class Store:
 
     @contextmanager
     def write(
-        self, identity: Identity, *, parents: Mapping[str, Reference], recipe: str = "", run: str = ""
+        self,
+        identity: Identity,
+        *,
+        parents: Mapping[str, Reference],
+        recipe: str = "",
+        run: str = "",
+        keep: bool = False,
     ) -> Iterator[Draft]:
-        """Give a folder to fill and commit it; after an error, or a kill at any moment, nothing is committed."""
-        folder = Path(tempfile.mkdtemp(prefix=f"ichigo-{identity.kind}-"))
-        draft = Draft(folder)
-        try:
-            yield draft
-            uris = {name: reference.uri for name, reference in parents.items()}
-            draft.artifact = self._commit(identity, draft, uris, recipe, run)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        """Give a folder to fill and commit it; after an error, or a kill at any moment, nothing is committed.
 
-    def _commit(self, identity: Identity, draft: Draft, parents: dict[str, str], recipe: str, run: str) -> Artifact:
-        files = tuple(_describe(draft.folder))
-        if any(file.path == MANIFEST for file in files):
-            raise UserError(
-                f"{identity.kind}: the store keeps the name {MANIFEST} for itself; rename or remove this file"
-            )
+        With ``keep``, work that was finished and could not be committed is kept on this disk (:mod:`~.workplace`); the
+        next draft of the identity is then ``kept`` and must be left as it is.
+        """
+        with workplace(f"{identity.kind}-{identity.fingerprint}", lasting=keep) as place:
+            files: tuple[File, ...] | None = None
+            if place.finished and (files := _intact(place.files, place.finished["files"])) is None:
+                place = discard(place)
+            draft = Draft(place.files, dict(place.finished["facts"]) if place.finished else {})
+            draft.kept = files is not None
+            yield draft
+            files = files or _checked(identity, draft.folder)
+            place.finish({"facts": draft.facts, "files": [asdict(file) for file in files]})
+            draft.artifact = self._commit(identity, draft, files, parents, recipe, run)
+
+    def _commit(
+        self,
+        identity: Identity,
+        draft: Draft,
+        files: tuple[File, ...],
+        parents: Mapping[str, Reference],
+        recipe: str,
+        run: str,
+    ) -> Artifact:
         attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         key = f"{identity.kind}/{identity.fingerprint}/{attempt}"
         manifest = canonical_json(
@@ -233,7 +291,8 @@ class Store:
                 "fingerprint": identity.fingerprint,
                 "digest": content_digest(files),
                 "identity": asdict(identity),
-                "parents": parents,
+                "parents": {name: reference.uri for name, reference in parents.items()},
+                "parent_manifests": {name: reference.manifest for name, reference in parents.items()},
                 "recipe": recipe,
                 "run": run,
                 "facts": draft.facts,
@@ -266,20 +325,22 @@ class Store:
             return None
         return pointer
 
-    def _read(self, kind: str, fingerprint: str, attempt: str, expected: str) -> Artifact:
+    def _read(self, kind: str, fingerprint: str, attempt: str, expected: str | None) -> Artifact:
+        """The artifact if its manifest has the digest ``expected``; None takes the manifest's own word for it."""
         key = f"{kind}/{fingerprint}/{attempt}"
         try:
             data = self.objects.get(f"{key}/{MANIFEST}")
         except NoSuchObject:
             raise IntegrityError(f"{self.objects.uri}/{key} has no {MANIFEST}: it was never finished") from None
-        if sha256_bytes(data) != expected:
+        found = sha256_bytes(data)
+        if found != (expected or found):
             raise IntegrityError(
                 f"{self.objects.uri}/{key}/{MANIFEST} is not the manifest that was committed; {_REMEDY}"
             )
         body = json.loads(data)
         files = tuple(File(**file) for file in body["files"])
         size = sum(file.size for file in files)
-        reference = Reference(kind, f"{self.objects.uri}/{key}", body["digest"], expected, size)
+        reference = Reference(kind, f"{self.objects.uri}/{key}", body["digest"], found, size)
         return Artifact(
             reference,
             Identity(**body["identity"]),
@@ -288,6 +349,7 @@ class Store:
             body["recipe"],
             body["run"],
             body["facts"],
+            body.get("parent_manifests", {}),  # older artifacts have none
             self.objects,
         )
 
@@ -300,6 +362,19 @@ def content_digest(files: Iterable[File]) -> str:
 def _describe(folder: Path) -> Iterator[File]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
+
+
+def _checked(identity: Identity, folder: Path) -> tuple[File, ...]:
+    files = tuple(_describe(folder))
+    if any(file.path == MANIFEST for file in files):
+        raise UserError(f"{identity.kind}: the store keeps the name {MANIFEST} for itself; rename or remove this file")
+    return files
+
+
+def _intact(folder: Path, account: Iterable[Mapping[str, Any]]) -> tuple[File, ...] | None:
+    """The files of a draft if they are still those of its ``account``; a power cut may have emptied some."""
+    files = tuple(_describe(folder))
+    return files if files == tuple(File(**file) for file in account) else None
 
 
 def _parts_of(uri: str, objects: Objects) -> tuple[str, str, str]:

@@ -1,7 +1,8 @@
 """One MLflow run tree per pipeline run: a parent named after the run key, a nested run for each step that did work.
 
 Only rank 0 of one process per step writes here, in batches (1000 points a request, MLflow's own limit), because one
-synchronous ``log_metric`` costs about 25 ms on a sqlite server and a batch of a thousand about 0.4 s.
+synchronous ``log_metric`` costs about 25 ms on a sqlite server and a batch of a thousand about 0.4 s. Every run that a
+process keeps open names it as its owner, from its first moment on.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ichigo.errors import PlatformError, UserError
+from ichigo.tracking.owners import OWNER, OWNER_VARIABLE, Owner
+from ichigo.tracking.patience import PATIENCE, SETTINGS, Patient
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -28,11 +31,6 @@ _DUPLICATE = re.compile("unique|duplicate", re.IGNORECASE)  # sqlite and Postgre
 _BATCH = 1000
 _DIGEST = 36  # characters; MLflow's limit for a dataset's digest
 _TEXT = 6000  # characters; MLflow refuses longer parameter values
-_PATIENCE = {  # the defaults (7 retries, 120 s) can hold a step for minutes when the server is down
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
 
 
 @dataclass(frozen=True)
@@ -55,17 +53,21 @@ class DatasetInput:
     context: str
 
 
-def client() -> MlflowClient:
-    """A client for the configured server; :class:`PlatformError` where none is configured."""
+def client(patience: float = PATIENCE) -> MlflowClient:
+    """A client for the configured server, whose every call outlasts an outage of ``patience`` seconds.
+
+    Raises:
+        PlatformError: no server is configured; from every call, that it does not answer or refuses the credentials.
+    """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise PlatformError("MLFLOW_TRACKING_URI is not set; start with `ichigo run` or name your MLflow server")
-    for name, value in _PATIENCE.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it prints before it ends a run
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient()
+    return cast("MlflowClient", Patient(MlflowClient(), patience))
 
 
 def _create_experiment(mlflow: MlflowClient, name: str) -> str:
@@ -80,6 +82,11 @@ def _create_experiment(mlflow: MlflowClient, name: str) -> str:
             raise
         return str(found.experiment_id)
     return made
+
+
+def _owned() -> dict[str, str]:
+    """The tag that names this process, where it can be named."""
+    return {OWNER: str(owner)} if (owner := Owner.this()) else {}
 
 
 def _despite_a_race(log: Callable[[], None]) -> None:
@@ -119,16 +126,22 @@ class RunTree:
             restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
             raise UserError(f"the MLflow experiment {experiment!r} was deleted; bring it back with `{restore}`")
         experiment_id = found.experiment_id if found else _create_experiment(mlflow, experiment)
-        run = mlflow.create_run(experiment_id, run_name=run_key, tags={RUN_KEY: run_key, **tags})
+        owner = {OWNER: os.environ[OWNER_VARIABLE]} if os.environ.get(OWNER_VARIABLE) else {}
+        run = mlflow.create_run(experiment_id, run_name=run_key, tags={RUN_KEY: run_key, **owner, **tags})
         tree = cls(experiment_id, run.info.run_id, mlflow)
         tree.log_params(tree.parent, params)
         return tree
 
     def open_step(self, name: str, run_key: str) -> str:
-        """Open a nested run for a step; returns its id."""
-        tags = {_PARENT: self.parent, RUN_KEY: run_key, STEP: name}
+        """Open a nested run for a step of this process; returns its id."""
+        tags = {_PARENT: self.parent, RUN_KEY: run_key, STEP: name, **_owned()}
         run_id: str = self._client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
         return run_id
+
+    def reopen_step(self, run_id: str) -> None:
+        """Go on in a nested run whose process ended before it could, so that an attempt more is no run more."""
+        self.set_tags(run_id, _owned())
+        self._client.update_run(run_id, status="RUNNING")
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters; values longer than MLflow takes are cut, the recipe artifact holds them whole."""
@@ -139,12 +152,20 @@ class RunTree:
             self._client.log_batch(run_id, params=entries[start : start + 100])
 
     def log_points(self, run_id: str, points: Iterable[Point]) -> None:
-        """Log curves, in batches."""
+        """Log curves, in batches; the very same point (name, value, step, time) logged again stays one point."""
         from mlflow.entities import Metric
 
         metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
         for start in range(0, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+    def points(self, run_id: str, names: Iterable[str]) -> dict[int, dict[str, float]]:
+        """What the run holds of these curves: step -> name -> value."""
+        found: dict[int, dict[str, float]] = {}
+        for name in names:
+            for metric in self._client.get_metric_history(run_id, name):
+                found.setdefault(metric.step, {})[name] = metric.value
+        return found
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Log final numbers (step 0, now)."""
@@ -171,6 +192,11 @@ class RunTree:
         """Set tags on a run."""
         for name, value in tags.items():
             self._client.set_tag(run_id, name, value)
+
+    def tags_where(self, name: str, value: str) -> list[dict[str, str]]:
+        """The tags of every run of this experiment in which the tag ``name`` has this value."""
+        found = self._client.search_runs([self.experiment], f"tags.`{name}` = '{value}'", max_results=1000)
+        return [dict(run.data.tags) for run in found]
 
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""

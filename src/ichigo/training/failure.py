@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ichigo import errors
-from ichigo.errors import IchigoError, StepError
+from ichigo.errors import IchigoError, InfrastructureError, StepError
 
 _DEATH = re.compile(r"rank +: (\d+) \(local_rank: \d+\)\n +exitcode +: (-?\d+)")  # torchrun's summary, torch 2.13
 
@@ -26,6 +26,7 @@ def recorded(folder: Path, rank: int) -> Iterator[None]:
         words = {
             "error": type(error).__name__,
             "message": str(error),
+            "exit_code": errors.exit_code_of(error),
             "traceback": traceback.format_exc(),
             "time": time.time_ns(),
         }
@@ -39,25 +40,28 @@ def clear(folder: Path) -> None:
         path.unlink()
 
 
-def read(folder: Path, stage: str, last_lines: Sequence[str], torchrun_log: str) -> IchigoError:
-    """The error of the rank that failed first.
+def read(folder: Path, stage: str, last_lines: Sequence[str], torchrun_log: str, launcher: int = 1) -> IchigoError:
+    """The error of the rank that failed first; ``launcher`` is torchrun's exit status, negative for a signal.
 
-    An error of Ichigo's own keeps its type; anything else becomes a ``StepError`` with the traceback. A worker that was
-    killed wrote nothing and the others only noticed: then the message has its signal and the workers' last lines.
+    An error of Ichigo's own keeps its type; anything else becomes a ``StepError`` with the traceback, or an
+    ``InfrastructureError`` where memory or disk ran out. A worker that was killed wrote nothing and the others only
+    noticed: then the message has its signal and the workers' last lines.
     """
     deaths = [(rank, int(code)) for rank, code in _DEATH.findall(torchrun_log)]
     killed = [death for death in deaths if death[1] < 0 and death[1] != -signal.SIGTERM]  # SIGTERM: torchrun's own
     found = [(json.loads(path.read_bytes()), path.stem.removeprefix("failure-")) for path in folder.glob("failure-*")]
-    if killed or not found:
-        words = _last_words(*killed[0]) if killed else "the workers ended without a word"
-        return StepError("\n".join([f"stage {stage}: {words}", *(last_lines or torchrun_log.splitlines()[-20:])]))
+    if launcher < 0 or killed or not found:
+        dead = ("torchrun", launcher) if launcher < 0 else (f"rank {killed[0][0]}", killed[0][1]) if killed else None
+        words = _last_words(*dead) if dead else "the workers ended without a word"
+        kind = InfrastructureError if dead and dead[1] == -signal.SIGKILL else StepError
+        return kind("\n".join([f"stage {stage}: {words}", *(last_lines or torchrun_log.splitlines()[-20:])]))
     first, rank = min(found, key=lambda failure: failure[0]["time"])
     own = getattr(errors, first["error"], None)
     if isinstance(own, type) and issubclass(own, IchigoError) and own is not errors.RecipeError:
         return own(first["message"])
-    return StepError(f"stage {stage}: rank {rank} failed\n{first['traceback'].rstrip()}")
+    return errors.error_for(first["exit_code"])(f"stage {stage}: rank {rank} failed\n{first['traceback'].rstrip()}")
 
 
-def _last_words(rank: str, code: int) -> str:
+def _last_words(who: str, code: int) -> str:
     hint = "; when nobody did that, the machine ran out of memory" if code == -signal.SIGKILL else ""
-    return f"rank {rank} was killed by {signal.Signals(-code).name}{hint}"
+    return f"{who} was killed by {signal.Signals(-code).name}{hint}"

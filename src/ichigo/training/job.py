@@ -6,12 +6,29 @@ hand: ``torchrun --nproc-per-node 2 -m ichigo.training.worker job.json``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from ichigo.recipe.schema import Launch, Stage
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a stage goes on: after ``step`` optimizer steps, from what DeepSpeed can load as ``folder``/``tag``.
+
+    ``journal`` has the points of these steps. ``universal`` when it was converted for other processes; ``exact`` when
+    there are as many processes as saved it, so that every number comes out as it would have.
+    """
+
+    folder: Path
+    tag: str
+    step: int
+    journal: Path
+    universal: bool = False
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -21,7 +38,8 @@ class StageJob:
     ``model`` and ``output`` are Hugging Face folders with ``contract.json``; ``data`` is a folder of
     :class:`ichigo.language.packing.Packed`; ``journal`` is the file that rank 0 writes, one JSON line per step. A
     training that is no stage of the recipe has a ``title`` of its own. Each process computes with ``threads``, by
-    default with an equal share of the machine's cores.
+    default with an equal share of the machine's cores. The ranks save checkpoints below ``saves``, or none without it
+    (:mod:`ichigo.training.checkpoint`), whose names end with this ``attempt``.
     """
 
     model: Path
@@ -33,6 +51,9 @@ class StageJob:
     seed: int
     title: str = ""
     threads: int | None = None
+    saves: Path | None = None
+    resume: Resume | None = None
+    attempt: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def name(self) -> str:
@@ -43,6 +64,16 @@ class StageJob:
     def world(self) -> int:
         """Processes of all nodes together."""
         return self.launch.nodes * self.launch.processes
+
+    @property
+    def first_step(self) -> int:
+        """The optimizer step (from 0) with which the workers begin."""
+        return self.resume.step if self.resume else 0
+
+    def saves_after(self, step: int) -> bool:
+        """Whether a checkpoint follows optimizer step ``step``; after the last one, the model itself is what stays."""
+        every, done = self.launch.checkpoints.every, step + 1
+        return self.saves is not None and every > 0 and done % every == 0 and done < self.stage.steps
 
     def write(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -59,7 +90,11 @@ _JOB = TypeAdapter(StageJob)
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a finished stage did: ``loss`` is the last step's, in nats per labelled token; ``seconds`` are wall time."""
+    """What a finished stage did: ``loss`` is the last step's, in nats per labelled token; ``seconds`` are wall time.
+
+    ``resumed`` is the number of steps that an earlier try had done; ``tokens`` are those of all steps, and
+    ``tokens_per_second`` those of this try in its ``seconds``, the start of the workers included.
+    """
 
     model: Path
     steps: int
@@ -67,9 +102,12 @@ class StageResult:
     tokens: int
     labelled_tokens: int
     seconds: float
+    tokens_per_second: float
+    resumed: int = 0
 
     @property
     def facts(self) -> dict[str, float]:
-        """What an artifact remembers of it; ``tokens_per_second`` includes the start of the workers."""
-        speed = round(self.tokens / self.seconds)
-        return {"steps": self.steps, "loss": self.loss, "tokens": self.tokens, "tokens_per_second": speed}
+        """What an artifact remembers of it."""
+        speed = round(self.tokens_per_second)
+        facts = {"steps": self.steps, "loss": self.loss, "tokens": self.tokens, "tokens_per_second": speed}
+        return facts | ({"resumed": self.resumed} if self.resumed else {})

@@ -1,14 +1,21 @@
-"""The training loop of one rank on ``deepspeed.initialize``: start, one optimizer step, export."""
+"""The training loop of one rank on ``deepspeed.initialize``: start or go on, one optimizer step, save, export.
+
+A stage that goes on takes the very steps that it would have taken: batches, replaced tokens and learning rates are
+functions of the step's number, and no layer draws random numbers, so weights and optimizer state are all there is to
+save.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +27,7 @@ from ichigo.language.layouts import IGNORE
 from ichigo.language.noising import replace_sound_tokens
 from ichigo.language.packing import Packed, PackedSequence
 from ichigo.progress import Progress
+from ichigo.training.checkpoint import JOURNAL, STATE, finish_saving, saving_folder
 from ichigo.training.job import StageJob
 from ichigo.training.journal import JournalWriter, Point
 from ichigo.training.model import MicroBatch, StageModel, export
@@ -53,12 +61,14 @@ def train(job: StageJob, data: Packed) -> None:
     state = start(job, data)
     first = state.rank == 0
     journal = JournalWriter(job.journal) if first else None
-    progress = Progress(job.name, job.stage.steps, "steps") if first else None
-    for step in range(job.stage.steps):
+    progress = Progress(job.name, job.stage.steps, "steps", before=job.first_step) if first else None
+    for step in range(job.first_step, job.stage.steps):
         point = train_step(state, step)
         if journal and progress:
             journal.append(point)
             progress.advance(note=f"loss {point['loss']:.3f} · {point['tokens_per_second']:.0f} tokens/s")
+        if job.saves and job.saves_after(step):
+            save(state, job.saves, step + 1)
     weights = whole_weights(state)
     if first:
         export(weights, job.model, job.output)
@@ -66,7 +76,7 @@ def train(job: StageJob, data: Packed) -> None:
 
 
 def start(job: StageJob, data: Packed) -> StageState:
-    """Join the other ranks, load the model and wrap it in a DeepSpeed engine."""
+    """Join the other ranks, load the model, wrap it in a DeepSpeed engine, and load what the job resumes from."""
     device = _join_ranks()
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     torch.manual_seed(job.seed)
@@ -75,8 +85,22 @@ def start(job: StageJob, data: Packed) -> StageState:
     config = deepspeed_config(job, sum(parameter.numel() for parameter in model.parameters()))
     with redirect_stdout(io.StringIO()):  # under bf16 DeepSpeed prints its memory use; its warnings go elsewhere
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer_for(job, model), config=config)
+    if job.resume:
+        engine.load_checkpoint(str(job.resume.folder), tag=job.resume.tag)
     order = DataOrder(len(data), job.seed, world, job.stage.micro_batch, job.stage.accumulation)
     return StageState(job, contract, data, order, engine, device, rank)
+
+
+def save(state: StageState, place: Path, done: int) -> None:
+    """Save the state after ``done`` steps into a new folder of ``place``; every rank has to call it.
+
+    The folder has its final name only when every rank has written its part: DeepSpeed ends with a barrier.
+    """
+    folder = saving_folder(place, done, state.job.attempt)
+    state.engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+    if state.rank == 0:
+        shutil.copyfile(state.job.journal, folder / JOURNAL)
+        finish_saving(folder)
 
 
 def optimizer_for(job: StageJob, model: StageModel) -> torch.optim.Optimizer:
@@ -108,6 +132,7 @@ def deepspeed_config(job: StageJob, parameters: int) -> dict[str, Any]:
         "bf16": {"enabled": half},
         "data_types": {"grad_accum_dtype": "fp32"},
         "gradient_clipping": job.stage.gradient_clip or 0.0,
+        "checkpoint": {"load_universal": job.resume is not None and job.resume.universal},
     }
 
 

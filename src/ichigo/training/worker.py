@@ -5,7 +5,6 @@ Checks everything that is cheap to check before it imports torch, so wrong data 
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import sys
 import warnings
@@ -14,7 +13,7 @@ from pathlib import Path
 from ichigo.errors import IchigoError
 from ichigo.language.contract import TokenContract
 from ichigo.language.packing import Packed
-from ichigo.training import failure
+from ichigo.training import failure, stacks
 from ichigo.training.job import StageJob
 from ichigo.training.launch import LAUNCHER
 from ichigo.training.orphans import die_with
@@ -31,8 +30,8 @@ def main() -> None:
     """Carry out the job file named on the command line."""
     os.dup2(1, 2)  # standard error belongs to torchrun, whose summary would bury the worker's words
     die_with(int(os.environ.get(LAUNCHER, os.getppid())))
-    faulthandler.enable()
     job_file, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    stacks.offer(job_file.parent, rank)
     try:
         with failure.recorded(job_file.parent, rank):
             _carry_out(StageJob.read(job_file))

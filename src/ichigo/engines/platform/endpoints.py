@@ -6,7 +6,7 @@ another process needs.
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 import ssl
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
+from ichigo.engines.platform.gate import header
 from ichigo.errors import PlatformError, UserError
 
 REGION = "us-east-1"  # boto3's default and that of servers that have no regions
@@ -140,31 +141,53 @@ def _mlflow_problem(endpoints: Endpoints) -> str | None:
     """What is wrong with MLflow: a question that needs a login where there is one, unlike ``/health``."""
     if urlsplit(endpoints.mlflow).scheme not in ("http", "https"):
         return None  # a database or a hosted service: nothing at an address of its own
-    url = f"{endpoints.mlflow}/api/2.0/mlflow/experiments/search?max_results=1"
+    try:
+        ask_mlflow(endpoints, "experiments/search", {"max_results": 1})
+    except PlatformError as error:
+        return str(error)
+    return None
+
+
+def ask_mlflow(endpoints: Endpoints, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of MLflow's REST interface to a POST of ``body``; takes seconds even when nobody answers.
+
+    Raises:
+        PlatformError: it does not answer, refuses the login, or answers with another status than 200.
+    """
+    headers = {"Content-Type": "application/json", **_authorization(endpoints.login)}
+    request = Request(f"{endpoints.mlflow}/api/2.0/mlflow/{what}", json.dumps(body).encode(), headers)
+    try:
+        with _opener(endpoints).open(request, timeout=READ_SECONDS) as response:
+            answer: dict[str, Any] = json.load(response)
+    except HTTPError as error:
+        if error.code in (401, 403):
+            raise PlatformError(
+                f"MLflow at {endpoints.mlflow} answers but refuses the credentials (HTTP {error.code}). "
+                f"Check {', '.join(LOGIN_VARIABLES)}."
+            ) from None
+        raise PlatformError(
+            f"MLflow at {endpoints.mlflow} answers HTTP {error.code}. Is this an MLflow server?"
+        ) from None
+    except (OSError, HTTPException) as error:
+        remedy = _remedy(endpoints, "MLFLOW_TRACKING_URI")
+        raise PlatformError(f"MLflow at {endpoints.mlflow} does not answer ({_root(error)}). {remedy}") from error
+    except ValueError:
+        raise PlatformError(f"MLflow at {endpoints.mlflow} answers no JSON. Is this an MLflow server?") from None
+    return answer
+
+
+def _opener(endpoints: Endpoints) -> OpenerDirector:
     handlers = [ProxyHandler({})] if endpoints.embedded else []
     # MLflow's client takes its certificates from this variable (it asks by requests).
     context = ssl.create_default_context(cafile=os.environ.get("REQUESTS_CA_BUNDLE") or None)
-    opener = build_opener(*handlers, HTTPSHandler(context=context))
-    try:
-        opener.open(Request(url, headers=_authorization(endpoints.login)), timeout=READ_SECONDS).close()
-    except HTTPError as error:
-        if error.code in (401, 403):
-            return (
-                f"MLflow at {endpoints.mlflow} answers but refuses the credentials (HTTP {error.code}). "
-                f"Check {', '.join(LOGIN_VARIABLES)}."
-            )
-        return f"MLflow at {endpoints.mlflow} answers HTTP {error.code}. Is this an MLflow server?"
-    except (OSError, HTTPException) as error:
-        remedy = _remedy(endpoints, "MLFLOW_TRACKING_URI")
-        return f"MLflow at {endpoints.mlflow} does not answer ({_root(error)}). {remedy}"
-    return None
+    return build_opener(*handlers, HTTPSHandler(context=context))
 
 
 def _authorization(login: Mapping[str, str]) -> dict[str, str]:
     """The header that MLflow's client would send."""
     name, password, token = (login.get(variable, "") for variable in LOGIN_VARIABLES)
     if name:
-        return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+        return {"Authorization": header(name, password)}
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -1,4 +1,4 @@
-"""Questions to the servers that only a working one answers: a signed bucket listing to S3, ``/health`` to MLflow.
+"""Questions that only a working server of ours answers: a signed bucket listing to S3, ``/health`` to MLflow by login.
 
 Requests are signed with botocore's signer alone, which loads in 0.1 s without boto3 and its model of S3: asking whether
 everything runs should cost next to nothing.
@@ -10,7 +10,8 @@ import http.client
 from collections.abc import Mapping
 
 from ichigo.engines.platform.endpoints import REGION
-from ichigo.engines.platform.state import BUCKET, HOST, ServerName, State, address
+from ichigo.engines.platform.gate import header
+from ichigo.engines.platform.state import BUCKET, HOST, USER, ServerName, State, address
 from ichigo.errors import PlatformError
 
 
@@ -34,7 +35,8 @@ def create_bucket(state: State, timeout: float) -> None:
 
 
 def _mlflow(state: State, timeout: float) -> int:
-    return _status("GET", state.servers["mlflow"].port, "/health", {}, timeout)
+    login = {"Authorization": header(USER, state.password)}
+    return _status("GET", state.servers["mlflow"].port, "/health", login, timeout)
 
 
 def _s3(state: State, method: str, path: str, timeout: float) -> int:

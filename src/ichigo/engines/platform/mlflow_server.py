@@ -1,6 +1,7 @@
 """The MLflow tracking server in one process, on a socket that the starter has bound.
 
-Run as ``python -W ignore -m ichigo.engines.platform.mlflow_server --data DIR --artifacts s3://… --fd N``.
+Run as ``python -W ignore -m ichigo.engines.platform.mlflow_server --data DIR --artifacts s3://… --fd N`` with the login
+that it asks for (:mod:`ichigo.engines.platform.gate`) in ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``.
 
 ``mlflow server --workers 1`` imports MLflow twice, in a launcher that then only waits and in its one worker (measured
 with MLflow 3.17.2: 500 MB and 4.6 s, and with its default job runners 10 processes). This module does what launcher and
@@ -16,6 +17,8 @@ import socket
 import uuid
 from pathlib import Path
 
+from ichigo.engines.platform.gate import Gate
+
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -27,6 +30,7 @@ SETTINGS = {
 
 def serve(data: Path, artifacts: str, listener: socket.socket) -> None:
     """Serve ``data/mlflow.db``, migrating it first, with ``artifacts`` as root of new experiments."""
+    login = os.environ.pop("MLFLOW_TRACKING_USERNAME"), os.environ.pop("MLFLOW_TRACKING_PASSWORD")
     os.environ.update(SETTINGS)
     from mlflow.server import constants
 
@@ -38,9 +42,10 @@ def serve(data: Path, artifacts: str, listener: socket.socket) -> None:
 
     initialize_backend_stores(database, database, artifacts)
     import uvicorn
+    from mlflow.server.fastapi_app import app
 
     config = uvicorn.Config(
-        "mlflow.server.fastapi_app:app",
+        Gate(app, *login),
         access_log=False,  # one line per request
         lifespan="off",  # looks for the assistant's Docker containers
         timeout_graceful_shutdown=5,

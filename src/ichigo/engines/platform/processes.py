@@ -55,6 +55,7 @@ def spawn(
             stderr=subprocess.STDOUT,
             pass_fds=[listener.fileno()],
             start_new_session=True,
+            umask=0o077,  # data of servers is for this user's eyes
         )
         process.returncode = 0  # it outlives this object on purpose; Popen would warn
         port = listener.getsockname()[1]

@@ -120,7 +120,9 @@ def _write_rings(etc: Path) -> None:
         builder = RingBuilder(PART_POWER, 1, 1)
         builder.add_dev({"id": 0, "region": 1, "zone": 0, "weight": 1, "ip": HOST, "port": port, "device": DEVICE})
         builder.rebalance(seed=0)
-        builder.get_ring().save(str(etc / f"{name}.ring.gz"))
+        ring = etc / f"{name}.ring.gz"
+        builder.get_ring().save(str(ring))
+        ring.chmod(0o600)  # Swift gives it a mode of its own, whatever the umask
     reload_storage_policies()
 
 

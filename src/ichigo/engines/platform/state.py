@@ -3,10 +3,12 @@
 ::
 
     platform/           0700
-      state.json        0600   ports, processes, keys
+      state.json        0600   ports, processes, keys, MLflow's password
       lock                     held by whoever starts or stops servers
       logs/{s3,mlflow}.log     of the last start, and .log.1 of the one before
       s3/  mlflow/             data; stays when the servers stop
+
+All of it, and the home if it is made here, has modes without a bit for others.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ HOST = "127.0.0.1"
 BUCKET = "ichigo"
 STORE = f"s3://{BUCKET}/store"
 ARTIFACTS = f"s3://{BUCKET}/mlflow"
+USER = "ichigo"  # of MLflow
 ACCOUNT = "ichigo"  # part of the data's identity in Swift, so it stays the same when the keys change
 
 ServerName = Literal["s3", "mlflow"]
@@ -50,12 +53,13 @@ class State:
 
     access_key: str
     secret_key: str = field(repr=False)
+    password: str = field(repr=False)  # of MLflow
     servers: Mapping[ServerName, Server]
 
     @classmethod
     def fresh(cls) -> State:
-        """A state with new random keys and no servers; the access key has Swift's form ``account:user``."""
-        return cls(f"{ACCOUNT}:{secrets.token_hex(8)}", secrets.token_hex(32), {})
+        """A state with new random keys and password, no servers; the access key has Swift's form ``account:user``."""
+        return cls(f"{ACCOUNT}:{secrets.token_hex(8)}", secrets.token_hex(32), new_password(), {})
 
     def with_server(self, name: ServerName, server: Server) -> State:
         """The same state with another entry for ``name``."""
@@ -69,8 +73,14 @@ class State:
             store=STORE,
             access_key=self.access_key,
             secret_key=self.secret_key,
+            login={"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": self.password},
             embedded=True,
         )
+
+
+def new_password() -> str:
+    """A random password of 192 bits that a person can copy with a double click."""
+    return secrets.token_hex(24)
 
 
 def address(port: int) -> str:
@@ -107,6 +117,7 @@ class Folder:
             PlatformError: the folder cannot be created or belongs to another user.
         """
         try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in (self.path, self.path / "logs", *map(self.data, SERVERS)):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.chmod(0o700)
@@ -118,7 +129,7 @@ class Folder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Held by one process at a time; others wait. The kernel releases it when its holder dies."""
-        with open(self.path / "lock", "w") as handle:
+        with os.fdopen(os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
@@ -160,7 +171,7 @@ class Folder:
 
 def _parse(value: dict[str, Any]) -> State:
     servers = {name: Server(**value["servers"][name]) for name in SERVERS if name in value["servers"]}
-    return State(str(value["access_key"]), str(value["secret_key"]), servers)
+    return State(str(value["access_key"]), str(value["secret_key"]), str(value.get("password", "")), servers)
 
 
 def check_extended_attributes(folder: Path, setxattr: Callable[[str, str, bytes], None] = os.setxattr) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ichigo.engines.platform import health, processes
@@ -21,6 +21,7 @@ from ichigo.engines.platform.state import (
     State,
     address,
     check_extended_attributes,
+    new_password,
 )
 from ichigo.errors import PlatformError
 
@@ -83,6 +84,8 @@ def up(home: Path) -> Endpoints:
     folder.prepare()
     with folder.lock():
         state = folder.read() or State.fresh()
+        if not state.password:  # of a version whose MLflow asked for none
+            state = _with_password(folder, state)
         missing = [name for name in SERVERS if not processes.find(state.servers.get(name), folder.path)]
         if missing:
             state = _start(folder, state, missing)
@@ -101,6 +104,13 @@ def _check_installed() -> None:
         )
 
 
+def _with_password(folder: Folder, state: State) -> State:
+    """Give the platform a password, and stop the MLflow that asks for none."""
+    if open_server := processes.find(state.servers.get("mlflow"), folder.path):
+        processes.stop([open_server])
+    return replace(state, password=new_password())
+
+
 def _start(folder: Folder, state: State, missing: list[ServerName]) -> State:
     """Start the missing servers side by side; the state on disk names each as soon as it exists."""
     check_extended_attributes(folder.data("s3"))
@@ -113,7 +123,7 @@ def _start(folder: Folder, state: State, missing: list[ServerName]) -> State:
     for name, listener in listeners.items():
         module = f"ichigo.engines.platform.{name}_server"
         arguments = ["--data", str(folder.data(name)), *(["--artifacts", ARTIFACTS] if name == "mlflow" else [])]
-        env = _server_environment(state, folder)
+        env = _server_environment(state, name)
         server = processes.spawn(module, arguments, listener, folder.path, folder.log(name), env)
         state = state.with_server(name, server)
         folder.write(state)
@@ -125,15 +135,17 @@ def _port(state: State, name: ServerName) -> int | None:
     return server.port if server else None
 
 
-def _server_environment(state: State, folder: Folder) -> dict[str, str]:
-    """Keys by environment, never by command line, which ``ps`` shows to everybody."""
+def _server_environment(state: State, name: ServerName) -> dict[str, str]:
+    """Keys and password by environment, never by command line, which ``ps`` shows to everybody."""
+    endpoints = state.endpoints()
     return {
         "AWS_ACCESS_KEY_ID": state.access_key,
         "AWS_SECRET_ACCESS_KEY": state.secret_key,
-        "AWS_DEFAULT_REGION": state.endpoints().region,
+        "AWS_DEFAULT_REGION": endpoints.region,
         "AWS_ENDPOINT_URL": address(state.servers["s3"].port),
         "AWS_CONFIG_FILE": os.devnull,
         "OMP_NUM_THREADS": "1",
+        **(endpoints.login if name == "mlflow" else {}),
     }
 
 
@@ -151,6 +163,19 @@ def _await(folder: Folder, state: State, name: ServerName) -> None:
 
 def _failure(folder: Folder, name: ServerName, what: str) -> str:
     return f"The embedded {name} server {what}. Its last words, from {folder.log(name)}:\n{folder.last_words(name)}"
+
+
+def login(home: Path) -> Endpoints:
+    """Endpoints of the embedded platform, with its keys and MLflow's login, started or not.
+
+    Raises:
+        PlatformError: no platform was ever started here, or its state file is damaged.
+    """
+    folder = Folder(home)
+    state = folder.read() if folder.exists() else None
+    if state is None or not state.password or set(state.servers) != set(SERVERS):
+        raise PlatformError(f"no embedded platform was started in {home} yet; start it with `ichigo up`")
+    return state.endpoints()
 
 
 def down(home: Path) -> None:
