@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from ichigo import recipe as recipes
 from ichigo.engines.platform import Endpoints
 from ichigo.recipe import Recipe
@@ -102,9 +104,7 @@ class StageWorld:
         return [*found, *left, *curve_problems(self.curves(), whole.curves()[0]), *self.visible_problems()]
 
 
-@pytest.mark.timeout(
-    1800
-)  # eight starts of torch and DeepSpeed: 90 s on two free cores, twenty times that on busy ones
+@pytest.mark.timeout(1800)  # eight starts of torch and DeepSpeed
 def test_six_kills_lose_nothing_double_nothing_and_change_no_bit(
     platform: Endpoints, platform_environment: Any, tmp_path: Path
 ) -> None:

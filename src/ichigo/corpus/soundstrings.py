@@ -25,9 +25,9 @@ from ichigo.corpus.rows import Row, SetAsideError, row_id
 from ichigo.corpus.tables import JSON_LINES, PARQUET, Tables
 from ichigo.corpus.texts import TextRow, text_id
 from ichigo.hashing import sha256_json
+from ichigo.language.contract import SOUND_CODES
 from ichigo.language.layouts import TRANSCRIPTION_PROMPTS
 from ichigo.recipe.schema import TokenStrings
-from ichigo.language.contract import SOUND_CODES
 from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND
 
 START, END = "<|sound_start|>", "<|sound_end|>"

@@ -15,7 +15,7 @@ from ichigo import recipe as recipes
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import Recipe, StageName
 from ichigo.steps.context import Step, open_step
-from ichigo.steps.curves import Shipper
+from ichigo.steps.curves import CURVES, Shipper
 from ichigo.store import Artifact, Draft, code_digest
 from ichigo.training.checkpoint import Checkpoint
 from ichigo.training.job import StageJob
@@ -43,6 +43,7 @@ def trained(step: Step, name: StageName, start: Artifact, data: Artifact) -> Art
         return step.skip("skipped by the recipe (enabled: false)", start)
     if begin and begin.skips(name):
         return step.skip(f"skipped: the run starts at {begin.step}", start)
+    step.draws(CURVES)  # also when finished work of an earlier run is taken up, and nothing is drawn
     read = data.subset_digest(f"{name}/")
     lineage = lineage_of(step.recipe, name, {"model": start.digest, "data": read})
     artifact = step.artifact(
