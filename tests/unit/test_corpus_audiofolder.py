@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ichigo.corpus.audiofolder import read_folder, source_digest
+from ichigo.corpus.audiofolder import read_folder, source_digest, speakers_of
 from ichigo.corpus.rows import Row
 from ichigo.errors import DataError
 from ichigo.recipe.schema import Data
@@ -191,6 +191,28 @@ def test_the_authors_split_holds_and_lines_without_one_are_for_training(tmp_path
     lines[0]["split"], lines[1]["split"], lines[2]["split"] = "test", "validation", "train"
     rows, _ = read_folder(describe(folder, lines), Data(), seed=0)
     assert [row.split for row in rows] == ["test", "test", "train", "train", "train", "train"]
+
+
+def test_speakers_are_left_out_by_name_whatever_their_lines_say(tmp_path: Path) -> None:
+    folder = people(tmp_path, dict.fromkeys("abc", 2))
+    named = Data(leave_out=("c", "a"), held_out_speakers=1.0)
+    assert splits(read_folder(folder, named, seed=0)[0]) == {"a": {"test"}, "b": {"train"}, "c": {"test"}}
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines[0]["split"], lines[2]["split"] = "train", "test"  # one of a's, one of b's
+    rows, _ = read_folder(describe(folder, lines), named, seed=0)
+    assert [row.split for row in rows] == ["test", "test", "test", "train", "test", "test"]
+
+
+@pytest.mark.parametrize(("speaker", "known"), [("ann", "are ann, ben"), ("", "are none, no line has a speaker")])
+def test_leaving_out_a_stranger_names_those_who_are_there(tmp_path: Path, speaker: str, known: str) -> None:
+    folder = people(tmp_path, {speaker: 2, "ben" if speaker else "": 2})
+    with pytest.raises(DataError, match=f"data.leave_out: nobody is called Ann, zoe; the folder's speakers {known}$"):
+        read_folder(folder, Data(leave_out=("Ann", "zoe")), seed=0)
+
+
+def test_the_speakers_of_a_folder_are_told_without_opening_its_sound(tmp_path: Path) -> None:
+    lines = [{"file_name": "absent.wav", "text": "x", "speaker": name} for name in ("zoe", "ann", "zoe", " ", 7, None)]
+    assert speakers_of(describe(tmp_path, [*lines, "not json"])) == ["ann", "zoe"]
 
 
 def test_an_id_follows_the_content_and_not_the_name(tmp_path: Path) -> None:

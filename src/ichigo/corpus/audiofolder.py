@@ -9,7 +9,9 @@ How rows are split (:func:`read_folder`):
 
 - Where any line names a ``split``, the author's word holds: ``test`` and ``validation`` are held out, ``train`` and
   lines without a split are not.
-- Where none does, ``held_out_speakers`` of the speakers are held out whole, chosen by a seeded hash of their names.
+- Speakers whose names are in ``leave_out`` are held out whole, whatever their lines say.
+- Where there is neither, ``held_out_speakers`` of the speakers are held out whole, chosen by a seeded hash of their
+  names.
 - Rows without a speaker, or all of one speaker's if there is no other, are held out one by one, by a hash of their ids.
 """
 
@@ -17,7 +19,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,7 +61,7 @@ def read_folder(folder: Path, settings: Data, seed: int) -> tuple[list[Row], lis
     A line is set aside as ``invalid_json``, ``bad_field``, ``no_file_name``, ``no_text``, ``unknown_split``,
     ``duplicate_file``, ``duplicate_row`` (same sound, text and answer), ``outside_folder``, ``too_short`` (under
     40 ms), or with a reason of :class:`~ichigo.speech.audio.AudioError`. Raises :class:`~ichigo.errors.DataError` if
-    the folder or its ``metadata.jsonl`` is missing, or if no line is usable.
+    the folder or its ``metadata.jsonl`` is missing, if no line is usable, or if nobody is called as in ``leave_out``.
     """
     lines = list(_lines(folder))
     root = folder.resolve()
@@ -76,7 +79,17 @@ def read_folder(folder: Path, settings: Data, seed: int) -> tuple[list[Row], lis
         progress.advance()
     if not drafts:
         raise DataError(_nothing_usable(folder, rejected))
-    return _split(drafts, settings.held_out_speakers, seed), rejected
+    return _split(drafts, settings, seed), rejected
+
+
+def speakers_of(folder: Path) -> list[str]:
+    """The speakers whom ``metadata.jsonl`` names, in alphabetical order; lines that :func:`read_folder` would set aside
+    count too, as far as they can be read."""
+    found: set[str | None] = set()
+    for _, line in _lines(folder):
+        with suppress(_SetAsideError):
+            found.add(_optional(_fields(line), "speaker"))
+    return sorted(filter(None, found))
 
 
 def source_digest(folder: Path) -> str:
@@ -213,17 +226,28 @@ def _locate(root: Path, name: str) -> Path:
     return path
 
 
-def _split(drafts: list[tuple[Row, Split | None]], share: float, seed: int) -> list[Row]:
-    if any(given for _, given in drafts):
-        return [replace(row, split=given or "train") for row, given in drafts]
+def _split(drafts: list[tuple[Row, Split | None]], settings: Data, seed: int) -> list[Row]:
+    if settings.leave_out:
+        _check_known(settings.leave_out, {row.speaker for row, _ in drafts} - {""})
+    if settings.leave_out or any(given for _, given in drafts):
+        return [
+            replace(row, split="test" if row.speaker in settings.leave_out else given or "train")
+            for row, given in drafts
+        ]
     rows = [row for row, _ in drafts]
-    speakers = {row.speaker for row in rows if row.speaker}
+    share, speakers = settings.held_out_speakers, {row.speaker for row in rows if row.speaker}
     if len(speakers) < 2:
         speakers = set()  # one voice cannot be on both sides: go by row
     test = held_out(speakers, share, seed)
     alone = [row.id for row in rows if row.speaker not in speakers]
     test_rows = held_out(alone, share, seed)
     return [replace(row, split="test" if row.speaker in test or row.id in test_rows else "train") for row in rows]
+
+
+def _check_known(names: Sequence[str], speakers: set[str]) -> None:
+    if unknown := [name for name in names if name not in speakers]:
+        known = ", ".join(sorted(speakers)) or "none, no line has a speaker"
+        raise DataError(f"data.leave_out: nobody is called {', '.join(unknown)}; the folder's speakers are {known}")
 
 
 def _nothing_usable(folder: Path, rejected: list[Rejected]) -> str:
