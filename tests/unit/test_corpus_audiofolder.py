@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ichigo.corpus.audiofolder import AudioFolder
 from ichigo.corpus.rows import Rejected, Row
 from ichigo.corpus.sources import Reading, open_sources, sources_digest
 from ichigo.errors import DataError
@@ -59,6 +60,12 @@ def read_folder(folder: Path, settings: Data, seed: int) -> tuple[list[Row], lis
 
 def source_digest(folder: Path) -> str:
     return sources_digest(open_sources(Data(folder=str(folder)), seed=0))
+
+
+def speakers_of(folder: Path) -> list[str]:
+    (source,) = open_sources(Data(folder=str(folder)), seed=0)
+    assert isinstance(source, AudioFolder)
+    return source.speakers()
 
 
 def splits(rows: list[Row]) -> dict[str, set[str]]:
@@ -249,3 +256,25 @@ def test_two_thousand_real_digits_keep_their_speakers_apart(recordings: Path) ->
     assert Counter(row.text for row in rows) == dict.fromkeys(
         ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), 200
     )
+
+
+def test_speakers_are_left_out_by_name_whatever_their_lines_say(tmp_path: Path) -> None:
+    folder = people(tmp_path, dict.fromkeys("abc", 2))
+    named = Data(leave_out=("c", "a"), held_out_speakers=1.0)
+    assert splits(read_folder(folder, named, seed=0)[0]) == {"a": {"test"}, "b": {"train"}, "c": {"test"}}
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    lines[0]["split"], lines[2]["split"] = "train", "test"  # one of a's, one of b's
+    rows, _ = read_folder(describe(folder, lines), named, seed=0)
+    assert [row.split for row in rows] == ["test", "test", "test", "train", "test", "test"]
+
+
+@pytest.mark.parametrize(("speaker", "known"), [("ann", "are ann, ben"), ("", "are none, no line has a speaker")])
+def test_leaving_out_a_stranger_names_those_who_are_there(tmp_path: Path, speaker: str, known: str) -> None:
+    folder = people(tmp_path, {speaker: 2, "ben" if speaker else "": 2})
+    with pytest.raises(DataError, match=f"data.leave_out: nobody is called Ann, zoe; the speakers {known}$"):
+        read_folder(folder, Data(leave_out=("Ann", "zoe")), seed=0)
+
+
+def test_the_speakers_of_a_folder_are_told_without_opening_its_sound(tmp_path: Path) -> None:
+    lines = [{"file_name": "absent.wav", "text": "x", "speaker": name} for name in ("zoe", "ann", "zoe", " ", 7, None)]
+    assert speakers_of(describe(tmp_path, [*lines, "not json"])) == ["7", "ann", "zoe"]

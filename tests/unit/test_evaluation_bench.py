@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from ichigo.cli.bench import machine, measured, seeds, write
+from ichigo.cli import bench
+from ichigo.cli.bench import machine, measured, seeds, variants, write
+from ichigo.errors import DataError
 
 HELD_OUT = "spoken.held_out.exact_match"
 
@@ -36,7 +38,7 @@ def summary(status: str = "done", exact: float = 0.9) -> dict[str, Any]:
 
 
 def test_times_count_from_the_command_to_the_last_stage_and_to_the_end() -> None:
-    run = measured(3, summary(), asked=1000.0, answered=1700.0)
+    run = measured("seed 3", summary(), asked=1000.0, answered=1700.0)
     assert run["metrics"] == {
         HELD_OUT: 0.9,
         "run.model_seconds": 605.0,
@@ -46,15 +48,15 @@ def test_times_count_from_the_command_to_the_last_stage_and_to_the_end() -> None
 
 
 def test_a_run_that_reused_work_has_no_times() -> None:
-    run = measured(3, summary("reused"), asked=1000.0, answered=1200.0)
+    run = measured("seed 3", summary("reused"), asked=1000.0, answered=1200.0)
     assert run["reused"] == ["prepare"]
     assert {"run.model_seconds", "run.seconds"}.isdisjoint(run["metrics"])
 
 
 def test_the_files_hold_command_machine_table_and_every_run(tmp_path: Path) -> None:
     runs = [
-        measured(1, summary(exact=0.86), asked=1000.0, answered=1700.0),
-        measured(2, summary("reused", exact=0.92), asked=2000.0, answered=2100.0),
+        measured("seed 1", summary(exact=0.86), asked=1000.0, answered=1700.0),
+        measured("seed 2", summary("reused", exact=0.92), asked=2000.0, answered=2100.0),
     ]
     facts = {"cores": 2, "processor": "A CPU", "memory_gib": 8.0, "software": "Python 3.11"}
     command = "ichigo bench tiny --seeds 1,2 --out out"
@@ -62,12 +64,59 @@ def test_the_files_hold_command_machine_table_and_every_run(tmp_path: Path) -> N
     text = (tmp_path / "table.md").read_text()
     assert f"`{command}`\n\n2 cores, A CPU, 8 GiB; Python 3.11." in text
     assert "| ≥ 88.0 % | 89.0 | kept | 86.0 | 92.0 |" in text
-    assert "Seed 2 reused prepare, so it has no times." in text
+    assert "The run seed 2 reused prepare, so it has no times." in text
     assert "| ≤ 720 s | - | missed | 605 | - |" in text, "one seed's time is no mean"
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["command"], results["machine"], results["recipe"]) == (command, facts, "tiny")
-    assert [run["seed"] for run in results["runs"]] == [1, 2]
+    assert [run["name"] for run in results["runs"]] == ["seed 1", "seed 2"]
     assert results["runs"][0]["steps"][1]["ended_seconds"] == 600.0
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.arguments(parser)
+    return parser.parse_args([*words, "--out", "out"])
+
+
+def folder_of(path: Path, *speakers: str) -> str:
+    lines = [json.dumps({"file_name": f"{name}.wav", "text": "one", "speaker": name}) for name in speakers]
+    (path / "metadata.jsonl").write_text("\n".join(lines))
+    return str(path)
+
+
+def test_each_run_is_the_recipe_with_another_seed_or_without_another_speaker(tmp_path: Path) -> None:
+    assert variants(parsed("smoke", "--seeds", "4,2")) == {"seed 4": "seed=4", "seed 2": "seed=2"}
+    args = parsed("smoke", "--leave-out-each", "--data", folder_of(tmp_path, "O'Hara: x", "ben"), "--set", "seed=7")
+    planned = {name: bench._with(args, override) for name, override in variants(args).items()}
+    assert {name: (recipe.data.leave_out, recipe.seed) for name, recipe in planned.items()} == {
+        "without O'Hara: x": (("O'Hara: x",), 7),
+        "without ben": (("ben",), 7),
+    }
+
+
+def test_seeds_and_speakers_are_not_varied_at_once() -> None:
+    with pytest.raises(SystemExit):
+        parsed("smoke", "--seeds", "1,2", "--leave-out-each")
+
+
+def test_nobody_can_be_left_out_of_one_or_no_speaker(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.folder is not set"):
+        variants(parsed("smoke", "--leave-out-each"))
+    with pytest.raises(DataError, match=r"names 1 speaker\(s\)"):
+        variants(parsed("smoke", "--leave-out-each", "--data", folder_of(tmp_path, "ann")))
+
+
+def test_the_table_of_left_out_speakers_has_their_numbers_and_the_mean(tmp_path: Path) -> None:
+    found = {"transcription.folder": 0.7, "transcription.folder.low": 0.66, "transcription.folder.high": 0.74}
+    runs = [
+        measured(f"without {name}", {**summary(), "recipe": "digits", "evaluation": {**found, **more}}, 0.0, 9.0)
+        for name, more in (("ann", {}), ("ben", {"transcription.folder": 0.4, "transcription.folder.items": 500.0}))
+    ]
+    write(tmp_path, "ichigo bench digits --leave-out-each", machine(), runs)
+    text = (tmp_path / "table.md").read_text()
+    assert "| measure | bar | mean |  | without ann | without ben |" in text
+    assert "| ≥ 60.0 % | 55.0 | missed | 70.0 [66.0, 74.0] | 40.0 [66.0, 74.0] |" in text
+    assert "| … recordings asked |  | - |  | - | 500 |" in text
 
 
 def test_a_machine_says_what_times_depend_on() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +66,15 @@ def test_a_world_is_compared_with_its_base_and_other_rows_are_not(subject: Subje
     assert world["speak.items"] == 0, "a tokenizer that was not fitted has no recogniser"
     plain = examine(subject, [spoken(1, "")], [], SETTINGS, 0).metrics
     assert plain["spoken_answers.items"] == 1
+    assert "transcription.device" not in plain
     assert not any(name.startswith(("spoken.", "text.")) for name in plain)
+
+
+def test_recordings_are_told_apart_from_synthetic_voices(subject: Subject) -> None:
+    recording = replace(spoken(1, ""), origin="folder", answer=None, topic="")
+    metrics = examine(subject, [recording, spoken(2, ""), spoken(3, "")], [], SETTINGS, 0).metrics
+    assert (metrics["transcription.folder.items"], metrics["transcription.spoken.items"]) == (1, 2)
+    assert {"transcription.folder", "transcription.folder.low", "transcription.folder.high"} <= metrics.keys()
 
 
 def test_rows_have_every_field_that_an_evaluation_reads() -> None:

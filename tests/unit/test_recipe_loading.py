@@ -167,7 +167,7 @@ class TestConsistency:
             ),
             ("stages.instruct.warmup_steps=9999", "found 9999, more than the "),
             ("data.voices.held_out=[en+f3, en-us+m1]", "en-us+m1 is also in train; a held-out voice must not be heard"),
-            ("data.voices.train=[en+f4, en+f4]", "en+f4 is listed more than once; list each voice once"),
+            ("data.voices.train=[en+f4, en+f4]", "en+f4 is listed more than once; list each once"),
             ("data.voices.words_per_minute=[200, 150]", "lowest 200 is above highest 150; give [lowest, highest]"),
             ("data.voices.takes=2912", "found 2912, but words_per_minute and pitch allow 2911 pairs"),
             ("data.voices.pitch=[90, 10]", "lowest 90 is above highest 10; give [lowest, highest]"),
@@ -358,7 +358,9 @@ class TestOverrides:
 
 class TestSources:
     def test_an_unknown_name_is_answered_with_the_known_ones(self) -> None:
-        assert problems("smok") == ["shipped are llama-3.1-8b, llama-3.2-1b-one-gpu, smoke, tiny; did you mean smoke?"]
+        assert problems("smok") == [
+            "shipped are digits, llama-3.1-8b, llama-3.2-1b-one-gpu, smoke, tiny; did you mean smoke?"
+        ]
 
     def test_a_folder_or_foreign_bytes_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")

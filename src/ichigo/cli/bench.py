@@ -1,6 +1,7 @@
-"""``ichigo bench RECIPE --seeds 1,2,3 --out FOLDER``: a recipe several times over, and its results beside its bars.
+"""``ichigo bench RECIPE --out FOLDER``: a recipe several times over, and its results beside its bars.
 
-Each seed is a whole run, corpus and tokenizer included. ``FOLDER/table.md`` and ``FOLDER/results.json`` are written
+Each run is a whole one, corpus and tokenizer included: with another seed (``--seeds 1,2,3``), or with another speaker
+of ``--data`` left out of training (``--leave-out-each``). ``FOLDER/table.md`` and ``FOLDER/results.json`` are written
 after every run, with the command that made them and the machine that it ran on.
 """
 
@@ -23,14 +24,17 @@ from ichigo.cli import recipes
 if TYPE_CHECKING:
     from ichigo.recipe.schema import Recipe
 
-HELP = "run a recipe with several seeds and set the results beside its bars"
+HELP = "run a recipe several times, by seed or by speaker, and set the results beside its bars"
 TABLE_FILE, RESULTS_FILE = "table.md", "results.json"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The recipe's arguments, ``--seeds`` and ``--out``."""
+    """The recipe's arguments, ``--seeds`` or ``--leave-out-each``, and ``--out``."""
     recipes.arguments(parser)
-    parser.add_argument("--seeds", metavar="N,N", type=seeds, default=(1, 2, 3), help="seeds to run; default 1,2,3")
+    varied = parser.add_mutually_exclusive_group()
+    varied.add_argument("--seeds", metavar="N,N", type=seeds, default=(1, 2, 3), help="seeds to run; default 1,2,3")
+    each = "a run per speaker of --data, who is left out of its training; the seed is the recipe's"
+    varied.add_argument("--leave-out-each", action="store_true", help=each)
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where the table and the results go")
 
 
@@ -43,26 +47,46 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check the recipe under every seed, then run one after the other."""
+    """Check the recipe in every variant, then run one after the other."""
     from ichigo import recipe as room
     from ichigo.errors import RecipeError
 
-    planned = {seed: _with_seed(args, seed) for seed in args.seeds}
+    planned = {name: _with(args, override) for name, override in variants(args).items()}
     for recipe in planned.values():
         if missing := room.missing_places(recipe):
             raise RecipeError(f"{recipe.name} needs more before it can run here:", missing)
     args.out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
-    for seed, recipe in planned.items():
+    for name, recipe in planned.items():
         asked = time.time()
-        runs.append(measured(seed, _run(recipe, f"ichigo bench {recipe.name}, seed {seed}"), asked, time.time()))
+        runs.append(measured(name, _run(recipe, f"ichigo bench {recipe.name}, {name}"), asked, time.time()))
         write(args.out, shlex.join(["ichigo", *sys.argv[1:]]), machine(), runs)
     print((args.out / TABLE_FILE).read_text())
     return 0
 
 
-def _with_seed(args: argparse.Namespace, seed: int) -> Recipe:
-    return recipes.load(argparse.Namespace(**{**vars(args), "overrides": [*args.overrides, f"seed={seed}"]}))
+def variants(args: argparse.Namespace) -> dict[str, str]:
+    """The runs by name, and the field that each sets.
+
+    Raises :class:`~ichigo.errors.DataError` if there are not two speakers to tell apart.
+    """
+    if not args.leave_out_each:
+        return {f"seed {seed}": f"seed={seed}" for seed in args.seeds}
+    from ichigo.corpus.audiofolder import AudioFolder
+    from ichigo.corpus.sources import open_source, settings_of
+    from ichigo.errors import DataError
+
+    data = recipes.load(args).data
+    folder = open_source(settings_of(data)["data.folder"], data, "data.folder") if data.folder else None
+    people = folder.speakers() if isinstance(folder, AudioFolder) else []
+    if len(people) < 2:
+        found = f"names {len(people)} speaker(s)" if folder else "is not set"
+        raise DataError(f"data.folder {found}; to leave out each in turn, give --data a folder with two or more")
+    return {f"without {person}": f"data.leave_out={json.dumps([person])}" for person in people}
+
+
+def _with(args: argparse.Namespace, override: str) -> Recipe:
+    return recipes.load(argparse.Namespace(**{**vars(args), "overrides": [*args.overrides, override]}))
 
 
 def _run(recipe: Recipe, title: str) -> dict[str, Any]:
@@ -81,8 +105,8 @@ def _run(recipe: Recipe, title: str) -> dict[str, Any]:
     return summary
 
 
-def measured(seed: int, summary: Mapping[str, Any], asked: float, answered: float) -> dict[str, Any]:
-    """What is kept of a run that was asked for and answered at these times (seconds since the epoch).
+def measured(name: str, summary: Mapping[str, Any], asked: float, answered: float) -> dict[str, Any]:
+    """What is kept of the run called ``name`` that was asked for and answered at these times (seconds since the epoch).
 
     ``run.seconds`` and ``run.model_seconds`` count from the command, so that starting the platform is in them. A run
     that reused the work of an earlier one did not take its own time: it has neither.
@@ -98,8 +122,8 @@ def measured(seed: int, summary: Mapping[str, Any], asked: float, answered: floa
         metrics["run.seconds"] = answered - asked
     kept = ("recipe", "run_key", "fingerprint", "gate", "model")
     numbers = ("name", "status", "seconds", "startup_seconds", "ended_seconds", "peak_memory")
-    rows = [{name: step[name] for name in numbers} for step in steps]
-    return {"seed": seed, **{name: summary[name] for name in kept}, "metrics": metrics, "reused": reused, "steps": rows}
+    rows = [{key: step[key] for key in numbers} for step in steps]
+    return {"name": name, **{key: summary[key] for key in kept}, "metrics": metrics, "reused": reused, "steps": rows}
 
 
 def write(folder: Path, command: str, facts: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
@@ -109,12 +133,12 @@ def write(folder: Path, command: str, facts: Mapping[str, Any], runs: Sequence[M
     recipe = runs[0]["recipe"]
     results = {"command": command, "machine": facts, "recipe": recipe, "runs": runs}
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    rows = table.markdown({f"seed {run['seed']}": run["metrics"] for run in runs}, recipe)
+    rows = table.markdown({run["name"]: run["metrics"] for run in runs}, recipe)
     reused = [
-        f"Seed {run['seed']} reused {', '.join(run['reused'])}, so it has no times." for run in runs if run["reused"]
+        f"The run {run['name']} reused {', '.join(run['reused'])}, so it has no times." for run in runs if run["reused"]
     ]
     where = f"{facts['cores']} cores, {facts['processor']}, {facts['memory_gib']:.0f} GiB; {facts['software']}."
-    how = "Brackets are 95 % intervals over the items of one run; bars are set to the mean of the seeds."
+    how = "Brackets are 95 % intervals over the items of one run; bars are set to the mean of the runs."
     text = "\n\n".join([f"# {recipe}", f"`{command}`", "\n".join([where, how, *reused]), rows])
     (folder / TABLE_FILE).write_text(text, encoding="utf-8")
 

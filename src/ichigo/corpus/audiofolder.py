@@ -9,6 +9,7 @@ link that leaves the folder sets the line aside.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +59,15 @@ class AudioFolder:
         names = {_named(record.values) for unit in self.units() for record in self._records(unit)} - {""}
         files = {name: self._files.digest(name) for name in sorted(names)}
         return sha256_json({"metadata": self._files.digest(METADATA), "files": files})
+
+    def speakers(self) -> list[str]:
+        """Whom the description names, in alphabetical order, whether or not their recordings can be read."""
+        found: set[str] = set()
+        for record in (record for unit in self.units() for record in self._records(unit)):
+            if not isinstance(record.values, SetAsideError):
+                with suppress(SetAsideError):
+                    found.add(described(record.values, self._settings).speaker)
+        return sorted(found - {""})
 
     def _records(self, unit: Unit) -> Iterator[Record]:
         with self._files.open(unit.name) as handle:

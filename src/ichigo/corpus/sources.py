@@ -7,6 +7,7 @@ How rows are split:
 
 - Where any line of a source names a ``split``, or the source does, the author's word holds: ``test`` and ``validation``
   are held out, ``train`` and lines without a split are not.
+- Speakers whose names are in ``leave_out`` are held out whole, whatever an author says; all others then learn.
 - Of all other sources together ``held_out_speakers`` of the speakers are held out whole, chosen by a seeded hash of
   their names. Rows without a speaker, or all of one speaker's if there is no other, are held out one by one (a
   conversation whole), by a hash of their ids.
@@ -142,7 +143,7 @@ class Reading:
         self._units = [(source, source.units()) for source in sources]
         self.size = sum(unit.size for _, own in self._units for unit in own)
         self._set_aside = set_aside
-        self._splits = _Splits(data.held_out_speakers, seed)
+        self._splits = _Splits(data.held_out_speakers, data.leave_out, seed)
         self._first: dict[str, tuple[str, str, int]] = {}
         self._examples: dict[str, Rejected] = {}
 
@@ -160,7 +161,10 @@ class Reading:
                 raise DataError(self._nothing_usable(source))
 
     def held_out(self) -> frozenset[str]:
-        """Once all lines were read: ids of the rows that are held out although no author says so."""
+        """Once all lines were read: ids of the rows that are held out although no author says so.
+
+        Raises :class:`~ichigo.errors.DataError` if nobody is called as in ``leave_out``.
+        """
         return self._splits.held_out()
 
     def _unit(self, source: Source, unit: Unit) -> Iterator[Line]:
@@ -215,13 +219,16 @@ def reported(reading: Reading) -> Iterator[Line]:
 class _Splits:
     """Who is held out where no author says it."""
 
-    def __init__(self, share: float, seed: int) -> None:
-        self._share, self._seed = share, seed
+    def __init__(self, share: float, leave_out: Sequence[str], seed: int) -> None:
+        self._share, self._leave_out, self._seed = share, leave_out, seed
+        self._rows: dict[str, list[str]] = {}  # by speaker, while some are left out by name
         self._open: dict[str, list[tuple[str, str, str]]] = {}  # by source: row, whom it stands or falls with, speaker
         self._told: set[str] = set()
 
     def add(self, source: str, line: Line) -> None:
         """Note the rows of a line, or that its source has an author's word."""
+        for row in line.rows if self._leave_out else ():
+            self._rows.setdefault(row.speaker, []).append(row.id)
         if line.split is not None:
             self._told.add(source)
             self._open.pop(source, None)
@@ -231,6 +238,8 @@ class _Splits:
 
     def held_out(self) -> frozenset[str]:
         """Ids of rows."""
+        if self._leave_out:
+            return self._left_out()
         rows = [row for own in self._open.values() for row in own]
         speakers = {speaker for _, _, speaker in rows if speaker}
         if len(speakers) < 2:
@@ -238,6 +247,12 @@ class _Splits:
         test = held_out(speakers, self._share, self._seed)
         alone = held_out((key for _, key, speaker in rows if speaker not in speakers), self._share, self._seed)
         return frozenset(row for row, key, speaker in rows if speaker in test or key in alone)
+
+    def _left_out(self) -> frozenset[str]:
+        if unknown := [name for name in self._leave_out if name not in self._rows]:
+            known = ", ".join(sorted(self._rows.keys() - {""})) or "none, no line has a speaker"
+            raise DataError(f"data.leave_out: nobody is called {', '.join(unknown)}; the speakers are {known}")
+        return frozenset(row for name in self._leave_out for row in self._rows[name])
 
 
 def check_counts(tallies: Iterable[Tally], rows: int, quarantined: int) -> None:

@@ -9,6 +9,9 @@ suite                asks                                        metrics beside 
 ``loss``             nothing: answers and transcripts are given  held_out (nats per answer token), tokens
 ===================  ==========================================  =================================================
 
+``transcription`` is told apart by the rows' topics too, which the step of the pipeline sets to where a row is from: the
+share of exact transcripts of human recordings is ``transcription.folder``.
+
 They are asked about rows whose ``suite`` is empty; rows and texts that name one go to :mod:`ichigo.evaluation.world`.
 
 A metric is called ``<suite>.<name>``. The outcome rates are ``exact_match``, ``mute_rate`` (an empty answer),
@@ -82,7 +85,8 @@ def _ask_any_corpus(exam: Examiner, rows: Sequence[EvalRow], findings: Findings)
     for suite in (spoken, _text_answers(rows)):
         findings.add(suite, results := exam.ask(suite.name, exam.choose(suite)), measures.answers(suite.name, results))
     results = exam.ask(read.name, exam.choose(read))
-    findings.add(read, results, measures.transcripts(read.name, results, exam.seed))
+    by_source = measures.groups(read.name, results, lambda result: result.topic)
+    findings.add(read, results, measures.transcripts(read.name, results, exam.seed), by_source)
     findings.answered += [*exam.choose(spoken), *exam.choose(read)]
 
 

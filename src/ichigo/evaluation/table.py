@@ -24,6 +24,7 @@ _UNITS: dict[str, tuple[float, int, str]] = {
     "percent": (100.0, 1, " %"),
     "points": (1.0, 1, ""),
     "p": (1.0, 2, ""),
+    "count": (1.0, 0, ""),
     "seconds": (1.0, 0, " s"),
     "GiB": (2.0**-30, 2, " GiB"),
 }

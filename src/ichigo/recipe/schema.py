@@ -77,7 +77,7 @@ def _rising(pair: tuple[int, int]) -> tuple[int, int]:
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{', '.join(repeated)} is listed more than once; list each voice once")
+        raise ValueError(f"{', '.join(repeated)} is listed more than once; list each once")
     return names
 
 
@@ -85,7 +85,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Mix = Annotated[dict[SampleType, Share], Field(min_length=1), AfterValidator(_adds_up)]
-VoiceNames = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
+Names = Annotated[tuple[Text, ...], AfterValidator(_distinct)]
+VoiceNames = Annotated[Names, Field(min_length=1)]
 EspeakRate = Annotated[int, Field(ge=80, le=450)]  # espeak-ng's speak_lib.h: espeakRATE_MINIMUM, espeakRATE_MAXIMUM
 EspeakPitch = Annotated[int, Field(ge=0, le=99)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -210,6 +211,7 @@ class Data(Section):
     voices: Voices | None = None
     world: World | None = None
     held_out_speakers: Share = 0.25  # of the speakers in folder and sources whose rows carry no split
+    leave_out: Names = ()  # speakers of folder and sources that are held out by name, instead of that share
     max_seconds: Annotated[float, Field(gt=0)] = 30.0  # longer rows are set aside
     shards: Positive = 2  # units of parallel tokenisation
 

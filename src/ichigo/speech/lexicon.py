@@ -42,6 +42,8 @@ WORD_PENALTY = 4.0
 _COVERED = 0.95  # of a word's uses, by its commonest pronunciations;
 _MOST = 12  # but no more of them than this
 
+_PUNCTUATION = '.,;:!?"()'  # what a transcript may have around its words
+
 Pronunciation = tuple[str, ...]
 
 
@@ -83,7 +85,8 @@ class Lexicon:
         if unknown := {symbol for _, said in rows for symbol in said} - classes.keys():
             raise TokenizerError(f"the lexicon uses phone {min(unknown)!r}, which is none of {', '.join(phones)}")
         self._spelled = [word for word, _ in rows]
-        self._pause = classes.get(PAUSE, 0)
+        self.pause = classes.get(PAUSE, 0)
+        self._classes = classes
         self._class = np.array([classes[symbol] for _, said in rows for symbol in said], dtype=np.intp)
         ends = np.cumsum([len(said) for _, said in rows], dtype=np.intp)
         self._last = ends - 1
@@ -91,6 +94,13 @@ class Lexicon:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def sayings(self, text: str) -> list[list[list[int]]] | None:
+        """How each word of ``text`` may be said, as phone classes; None if one of them is unknown."""
+        words = [word.strip(_PUNCTUATION) for word in text.lower().split()]
+        if not all(map(self.words.get, words)):
+            return None
+        return [[[self._classes[symbol] for symbol in said] for said in self.words[word]] for word in words]
 
     def text(self, likelihoods: NDArray[np.float32]) -> str:
         """The best words for log likelihoods ``(frames, classes)``, separated by spaces; "" if all is pause.
@@ -113,7 +123,7 @@ class Lexicon:
         moves = entering > path.scores
         path.scores = np.where(moves, entering, path.scores) + frame[self._class]
         path.links = np.where(moves, via, path.links)
-        path.pause = _End(ended.score + float(frame[self._pause]), ended.link)
+        path.pause = _End(ended.score + float(frame[self.pause]), ended.link)
 
 
 @dataclass(frozen=True, slots=True)

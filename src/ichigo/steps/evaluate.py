@@ -109,5 +109,7 @@ Item = TypeVar("Item", "EvalRow", "EvalText")
 
 
 def item(kind: type[Item], row: TokenRow | TextRow) -> Item:
-    """What an evaluation knows of a row: the fields of the same names."""
-    return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
+    """What an evaluation knows of a row: the fields of the same names; where no suite names it, its topic is where it
+    is from."""
+    known = {field.name: getattr(row, field.name) for field in fields(kind)}
+    return kind(**known if row.suite else {**known, "topic": getattr(row, "origin", "")})

@@ -30,7 +30,7 @@ def _fitted(step: Step, settings: FitTokenizer | ImportTokenizer, corpus: Artifa
 
         with tempfile.TemporaryDirectory() as folder:
             rows = [row for row in read_shard(corpus.fetch(Path(folder), "shard-")) if row.split == "train"]
-        utterances = (Spoken(read_audio(row.audio, row.id), row.phones, row.words) for row in rows)
+        utterances = (Spoken(read_audio(row.audio, row.id), row.phones, row.words, row.text) for row in rows)
         result = fit(utterances, settings, step.recipe.seed)
         result.save(draft.folder)
         draft.facts.update(result.report)
