@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -44,7 +45,8 @@ def main(args: argparse.Namespace) -> int:
 
     home = platform.default_home(os.environ).resolve()
     store = Store.at(connect(home).store)
-    before = time.time() - args.older_than
+    # Servers round the times of objects up to whole seconds: without an age nothing is too young.
+    before = time.time() - args.older_than if args.older_than else math.inf
     found = garbage.find(store, roots(store, before), before)
     work = [one for one in workplace.kept(workplace.folder_of(home)) if one.modified < before]
     _show(found, work)
