@@ -19,7 +19,7 @@ from ichigo.registry.models import register
 from ichigo.store import Artifact, Store
 from ichigo.tracking.runs import RunTree
 from tests.services.world_model import WorldModel
-from tests.unit.model_folder import commit, make_model, make_tokenizer
+from tests.unit.model_folder import commit, make_both
 
 Ask = Callable[..., tuple[int, str, str]]
 
@@ -31,9 +31,7 @@ pytestmark = pytest.mark.usefixtures("platform_environment")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and its speech tokenizer."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("ask")
-    make_model(root / "model", make_tokenizer(root / "tokenizer"))
-    return root / "model", root / "tokenizer"
+    return make_both(tmp_path_factory.mktemp("ask"))
 
 
 @pytest.fixture

@@ -73,6 +73,12 @@ def make_model(folder: Path, speech_tokenizer: str) -> None:
     model.save_pretrained(folder)
 
 
+def make_both(root: Path) -> tuple[Path, Path]:
+    """A model and its speech tokenizer, in folders below ``root``."""
+    make_model(root / "model", make_tokenizer(root / "tokenizer"))
+    return root / "model", root / "tokenizer"
+
+
 def commit(store: Store, kind: str, folder: Path, parents: Mapping[str, Artifact], name: str = "") -> Artifact:
     """The files of ``folder`` as an artifact."""
     identity = Identity(kind, {"name": name}, {key: parent.digest for key, parent in parents.items()}, "code")

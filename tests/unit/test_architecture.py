@@ -24,7 +24,7 @@ LEVELS = (
     {"inference"},  # generates with a model under the contract and layouts of language, for evaluation and serving
     {"speech", "language"},
     {"tracking", "store", "recipe"},
-    {"errors", "hashing", "progress", "devices", "edits", "linear", "__init__"},
+    {"errors", "hashing", "progress", "devices", "edits", "home", "linear", "__init__"},
 )
 """From the top down; a room imports from levels below its own, never from its own level."""
 

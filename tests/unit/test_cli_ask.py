@@ -17,7 +17,7 @@ import torch
 
 from ichigo.cli.main import main
 from ichigo.speech.resample import resample
-from tests.unit.model_folder import make_model, make_tokenizer, speech
+from tests.unit.model_folder import make_both, make_tokenizer, speech
 
 Ask = Callable[..., tuple[int, str, str]]
 
@@ -26,9 +26,7 @@ Ask = Callable[..., tuple[int, str, str]]
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and its speech tokenizer."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("ask")
-    make_model(root / "model", make_tokenizer(root / "tokenizer"))
-    return root / "model", root / "tokenizer"
+    return make_both(tmp_path_factory.mktemp("ask"))
 
 
 @pytest.fixture

@@ -14,16 +14,14 @@ from ichigo.errors import TokenizerError
 from ichigo.language.contract import TokenContract
 from ichigo.speech.lexicon import RECOGNISER_FILE
 from ichigo.speech.vq import WhisperVQ
-from tests.unit.model_folder import make_model, make_tokenizer, speech
+from tests.unit.model_folder import make_both, speech
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and its speech tokenizer."""
     torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("speak")
-    make_model(root / "model", make_tokenizer(root / "tokenizer"))
-    return root / "model", root / "tokenizer"
+    return make_both(tmp_path_factory.mktemp("speak"))
 
 
 def test_tokens_are_read_back_as_what_was_said(folders: tuple[Path, Path]) -> None:

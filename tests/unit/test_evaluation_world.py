@@ -185,7 +185,8 @@ def test_every_measure_of_the_table_is_measured(layouts: Layouts) -> None:
     items, written = world(), texts()
     known = knowledge(layouts, items, written)
     metrics = examined(layouts, items, known, known, written).metrics
-    missing = [name for name in table.known() if name not in metrics and not name.startswith(("run.", "tokenizer."))]
+    elsewhere = ("run.", "tokenizer.", "transcription.folder")  # human recordings: a test of their own
+    missing = [name for name in table.known() if name not in metrics and not name.startswith(elsewhere)]
     assert missing == []
 
 

@@ -18,7 +18,7 @@ from ichigo.inference.engine import Engine
 from ichigo.inference.session import Session, TextPieces, Timings, medians
 from ichigo.language.layouts import SPEAK_PROMPTS, Sample, Turn
 from ichigo.speech.vq import WhisperVQ
-from tests.unit.model_folder import make_model, make_tokenizer, speech
+from tests.unit.model_folder import make_both, make_tokenizer, speech
 
 LIMIT = 16
 
@@ -31,9 +31,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and its speech tokenizer."""
-    root = tmp_path_factory.mktemp("session")
-    make_model(root / "model", make_tokenizer(root / "tokenizer"))
-    return root / "model", root / "tokenizer"
+    return make_both(tmp_path_factory.mktemp("session"))
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_every_wrong_field_of_every_source_is_told_at_once() -> None:
         'data.sources.2.path: found ""; expected text, not empty',
         "data.sources.3.licence: unknown key; did you mean license?",
         "data.sources.3.near_duplicates: found 2; expected a number, above 0, at most 1",
-        "data.sources.3.voices: a is listed more than once; list each voice once",
+        "data.sources.3.voices: a is listed more than once; list each once",
         "data.sources.3.words: lowest 5 is above highest 1; give [lowest, highest]",
         "data.sources.4.tokenizer: missing; expected text, not empty",
         "data.sources.5.kind: missing; expected folder, instructions, parquet, tokens or webdataset",

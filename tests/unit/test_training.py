@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ichigo.errors import ContractError, StepError, UserError
+from ichigo.errors import ContractError, ProbeError, StepError, UserError
 from ichigo.recipe.schema import Launch, Stage
 from ichigo.training import StageJob, failure, run_stage
 from ichigo.training.journal import JournalReader, JournalWriter
@@ -162,6 +162,15 @@ def test_a_killed_rank_is_reported_before_those_that_lost_their_connection_to_it
     )
     reported = str(failure.read(tmp_path, "enhance", ["last line"], summary))
     assert reported == "stage enhance: rank 1 was killed by SIGSEGV\nlast line"
+
+
+def test_a_rank_that_aborts_while_it_ends_does_not_hide_the_cause(tmp_path: Path) -> None:
+    """gloo's threads do that when the peer of a rank that stops has gone."""
+    with pytest.raises(ProbeError):
+        fail(tmp_path, 1, ProbeError("stage enhance stopped at step 1"))
+    summary = "[0]:\n  rank      : 0 (local_rank: 0)\n  exitcode  : -6 (pid: 6)\n"
+    reported = failure.read(tmp_path, "enhance", ["last line"], summary)
+    assert (type(reported), str(reported)) == (ProbeError, "stage enhance stopped at step 1")
 
 
 def test_the_launcher_needs_no_torch() -> None:

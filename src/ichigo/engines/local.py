@@ -29,6 +29,7 @@ from ichigo import recipe as recipes
 from ichigo.engines.pipeline import compiled_pipeline
 from ichigo.engines.platform import Endpoints
 from ichigo.errors import Cancelled, InfrastructureError, PlatformError, RecipeError, UserError, error_for
+from ichigo.home import HOME_VARIABLE
 from ichigo.progress import PREFIX
 from ichigo.recipe.schema import FirstStep, FolderBase, ImportTokenizer, Recipe, Start
 from ichigo.registry.lookup import find as registered
@@ -203,7 +204,7 @@ def _end_with(runner: int) -> None:
 def _of_this_process(this: Run) -> dict[str, str]:
     """What steps must know about the process that they live and die with: its home, and who it is."""
     owner = Owner.this()
-    return {"ICHIGO_HOME": str(this.folder.parents[1]), **({OWNER_VARIABLE: str(owner)} if owner else {})}
+    return {HOME_VARIABLE: str(this.folder.parents[1]), **({OWNER_VARIABLE: str(owner)} if owner else {})}
 
 
 def _relay(child: subprocess.Popen[str], log: Path, listen: Listener) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ichigo.errors import IntegrityError, PlatformError
+from ichigo.home import default_home
 from ichigo.steps.context import Step
 from ichigo.tracking.patience import PATIENCE, server
 from ichigo.tracking.runs import Point, RunTree, client
@@ -231,4 +232,4 @@ def _spool_of(run_id: str) -> Spool:
 
 def _folder() -> Path:
     """Where the engine of this machine keeps its state; in a pod, a folder that ends with it."""
-    return Path(os.environ.get("ICHIGO_HOME") or ".ichigo") / "points"
+    return default_home(os.environ) / "points"

@@ -14,9 +14,7 @@ that S3 does not answer, after it leaves a folder that the next one of the same 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -26,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from ichigo.hashing import canonical_json
+from ichigo.home import claim, lasting_home
 
-_FINISHED, _LOCK, _FILES = "finished.json", "lock", "files"
+_FINISHED, _FILES = "finished.json", "files"
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ def workplace(name: str, *, lasting: bool) -> Iterator[Workplace]:
 
     It is removed when the block ends, unless it raised after :meth:`Workplace.finish`.
     """
-    home = os.environ.get("ICHIGO_HOME")
-    root = folder_of(Path(home)) if lasting and home else None
+    home = lasting_home() if lasting else None
+    root = folder_of(home) if home else None
     with ExitStack() as stack:
-        claimed = root is not None and _claim(root / name, stack)
+        claimed = root is not None and claim(root / name, stack)
         if root and claimed:
             _sweep(root, besides=name)
             folder = root / name
@@ -97,7 +96,7 @@ def kept(root: Path) -> list[Kept]:
     found = []
     for folder in sorted(path for path in root.glob("*") if path.is_dir()):
         with ExitStack() as stack:
-            if _claim(folder, stack):
+            if claim(folder, stack):
                 files = [path.stat() for path in folder.rglob("*") if path.is_file()]
                 found.append(Kept(folder, sum(f.st_size for f in files), max(f.st_mtime for f in files)))
     return found
@@ -106,7 +105,7 @@ def kept(root: Path) -> list[Kept]:
 def remove(found: Kept) -> None:
     """Remove what was kept, unless a process has taken it up meanwhile."""
     with ExitStack() as stack:
-        if found.folder.is_dir() and _claim(found.folder, stack):
+        if found.folder.is_dir() and claim(found.folder, stack):
             shutil.rmtree(found.folder)
 
 
@@ -117,18 +116,6 @@ def _open(folder: Path, lasting: bool) -> Workplace:
         shutil.rmtree(folder / _FILES, ignore_errors=True)
     (folder / _FILES).mkdir(exist_ok=True)
     return Workplace(folder / _FILES, account, lasting)
-
-
-def _claim(folder: Path, stack: ExitStack) -> bool:
-    """Hold the lock of ``folder``, which is made if need be, until ``stack`` closes; False if another process does."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / _LOCK
-    try:
-        handle = stack.enter_context(path.open("a"))
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.fstat(handle.fileno()).st_ino == path.stat().st_ino  # and nobody has removed it since
-    except OSError:  # held, or just removed, or on a file system without locks
-        return False
 
 
 def _sweep(root: Path, besides: str) -> None:

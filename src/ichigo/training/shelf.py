@@ -11,9 +11,7 @@ Only what the pointer names counts in the store, so nobody ever sees a part of a
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from ichigo.errors import IntegrityError
 from ichigo.hashing import canonical_json
+from ichigo.home import claim, lasting_home
 from ichigo.store.objects import NoSuchObject, Objects
 from ichigo.training.checkpoint import (
     MANIFEST,
@@ -39,7 +38,6 @@ from ichigo.training.checkpoint import (
 )
 
 POINTER = "LATEST.json"
-_LOCK = "lock"
 
 Say = Callable[[str], None]
 
@@ -51,23 +49,12 @@ def place_of(lineage: str) -> Iterator[Path]:
     Below ``<ICHIGO_HOME>/checkpoints``, where it outlives a killed process; a temporary one where there is no such home
     (a pod), or while another process trains the very same.
     """
-    home = os.environ.get("ICHIGO_HOME")
+    home = lasting_home()
     with ExitStack() as stack:
-        place = Path(home) / "checkpoints" / lineage if home else None
-        if place is None or not _claimed(place, stack):
+        place = home / "checkpoints" / lineage if home else None
+        if place is None or not claim(place, stack):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ichigo-checkpoints-")))
         yield place
-
-
-def _claimed(place: Path, stack: ExitStack) -> bool:
-    """Hold the lock of ``place`` until ``stack`` closes; the kernel lets go of it when this process dies."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = stack.enter_context((place / _LOCK).open("a"))
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another process, or a file system without locks
-        return False
-    return True
 
 
 @dataclass(frozen=True)

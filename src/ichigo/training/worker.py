@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -36,7 +37,15 @@ def main() -> None:
         with failure.recorded(job_file.parent, rank):
             _carry_out(StageJob.read(job_file))
     except IchigoError as error:
-        sys.exit(f"rank {rank}: {error}")  # written for a person; its traceback would only hide it
+        _leave(f"rank {rank}: {error}")  # written for a person; its traceback would only hide it
+    except BaseException:
+        _leave(traceback.format_exc())
+
+
+def _leave(words: str) -> None:
+    """End at once: with peers in the midst of a collective, gloo's threads sometimes abort an orderly exit."""
+    print(words, flush=True)
+    os._exit(1)
 
 
 def _carry_out(job: StageJob) -> None:

@@ -10,7 +10,8 @@ Neither MLflow nor torch is imported here; the servers are processes of their ow
 
 from ichigo.engines.platform.endpoints import Endpoints, check_reachable
 from ichigo.engines.platform.reaper import Closed, reap
-from ichigo.engines.platform.supervise import ServerStatus, Status, default_home, down, login, resolve, status, up
+from ichigo.engines.platform.supervise import ServerStatus, Status, down, login, resolve, status, up
+from ichigo.home import default_home
 
 __all__ = [
     "Closed",

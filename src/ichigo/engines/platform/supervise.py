@@ -27,7 +27,6 @@ from ichigo.errors import PlatformError
 
 START_SECONDS = 120.0  # MLflow's first start took 22 s on a busy machine with 2 cores
 ASK_SECONDS = 5.0
-HOME_VARIABLE = "ICHIGO_HOME"
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,6 @@ class Status:
     def running(self) -> bool:
         """Whether every server runs and answers."""
         return all(server.answers for server in self.servers)
-
-
-def default_home(environ: Mapping[str, str]) -> Path:
-    """``ICHIGO_HOME``, or ``.ichigo`` in the current folder."""
-    return Path(environ.get(HOME_VARIABLE) or ".ichigo")
 
 
 def resolve(home: Path, environ: Mapping[str, str]) -> Endpoints:
