@@ -117,7 +117,7 @@ def world_variants(held_out: int, reserved: int, seed: int) -> tuple[list[str], 
     """espeak-ng's variants of human kind for training, ``held_out`` others and ``reserved`` again others, by a hash.
 
     Which are held out does not depend on how many are reserved. Variants of one name (``iven``, ``iven2`` …) share
-    their formants and stay on one side.
+    their formants and stay on one side; no name has more than a third of the places, or it alone would be asked.
     """
     families: dict[str, list[str]] = defaultdict(list)
     for variant in people():
@@ -135,8 +135,9 @@ def world_variants(held_out: int, reserved: int, seed: int) -> tuple[list[str], 
 def _taken(families: dict[str, list[str]], number: int, seed: int) -> list[str]:
     """``number`` variants, or fewer, whose families are taken out of ``families`` in a seeded order."""
     taken: list[str] = []
+    largest = -(-number // 3)
     for family in sorted(families, key=lambda family: sha256_json([seed, "voices", family])):
-        if len(taken) + len(families[family]) <= number:
+        if len(families[family]) <= min(largest, number - len(taken)):
             taken += families.pop(family)
     return taken
 
