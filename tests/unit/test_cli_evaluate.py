@@ -78,7 +78,7 @@ class Tracked:
         self.parent, self.metrics, self.files, self.status = "run", dict[str, float](), list[str](), ""
 
     def begin_single(self, *begun: Any) -> Tracked:
-        self.begun = begun  # type: ignore[assignment]
+        self.begun = begun
         return self
 
     def log_inputs(self, run: str, datasets: Sequence[Any]) -> None:

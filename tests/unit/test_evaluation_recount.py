@@ -95,7 +95,7 @@ def test_a_reader_with_nothing_but_the_table_finds_the_numbers(report: Report, t
         return [row for row in chosen if row["outcome"] != "set_aside"]
 
     def share(some: list[dict[str, Any]], outcome: str = "right") -> float:
-        return sum(row["outcome"] == outcome for row in some) / len(some)
+        return [row["outcome"] for row in some].count(outcome) / len(some)
 
     for suite, system in (("spoken.held_out", "model"), ("spoken.facts", "cascade"), ("text.facts", "base")):
         name = suite if system == "model" else f"{suite}.{system}"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ichigo.devices import best_device
-from ichigo.evaluation.items import MODEL, ItemResult, Question, Suite
-from ichigo.evaluation.scorers import Outcome, outcome, refuses
+from ichigo.evaluation.items import MODEL, ItemResult, Judged, Question, Suite
+from ichigo.evaluation.scorers import outcome, refuses
 from ichigo.language.layouts import Codes, Layouts, Sample, Turn
 from ichigo.recipe.schema import Evaluation
 
@@ -98,7 +98,7 @@ class Examiner:
         examples = [self._engine.layouts.example(question.sample, loss_on="answers") for question in questions]
         return self._engine.losses(examples, self._settings.batch, what="loss")
 
-    def result(self, suite: str, question: Question, turn: int, text: str, judged: Outcome, tokens: int) -> ItemResult:
+    def result(self, suite: str, question: Question, turn: int, text: str, judged: Judged, tokens: int) -> ItemResult:
         """``text`` as this system's answer to one turn of ``question``."""
         declines = self.is_refusal(question.references[turn])
         return question.result(suite, turn, text, judged, tokens, system=self.system, expects_refusal=declines)

@@ -165,10 +165,10 @@ class ItemResult:
         return replace(
             self,
             f1=token_f1(self.reference, self.hypothesis),
-            errors=words and words.errors,
-            units=words and words.units,
-            char_errors=letters and letters.errors,
-            char_units=letters and letters.units,
+            errors=words.errors if words else None,
+            units=words.units if words else None,
+            char_errors=letters.errors if letters else None,
+            char_units=letters.units if letters else None,
         )
 
 
@@ -362,9 +362,9 @@ class Report:
             head: dict[str, Any] = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
             rows = [ItemResult(**row) for row in pq.read_table(folder / ITEMS_FILE, schema=_SCHEMA).to_pylist()]
             settings = Evaluation.model_validate(head.pop("settings"))
-            lists = {name: tuple(head.pop(name)) for name in ("suites", "notes")}
+            suites, notes = tuple(head.pop("suites")), tuple(head.pop("notes"))
             items = tuple(row for row in rows if row.outcome != "set_aside")
             aside = tuple(row for row in rows if row.outcome == "set_aside")
-            return cls(items=items, set_aside=aside, settings=settings, **lists, **head)
+            return cls(items=items, set_aside=aside, settings=settings, suites=suites, notes=notes, **head)
         except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
             raise DataError(f"{folder}: no readable evaluation report ({error}); evaluate the model again") from error

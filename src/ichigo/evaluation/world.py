@@ -164,8 +164,9 @@ def _ask_spoken(
         readings = _transcripts(exam, read.name, exam.choose(read), hearers)
     if wanted:
         answers = exam.ask(suite.name, chosen)
-        for system, transcripts in readings.items() if base else ():
-            answers += _ask_cascade(base.named(system), suite.name, chosen, transcripts)
+        if base:
+            for system, transcripts in readings.items():
+                answers += _ask_cascade(base.named(system), suite.name, chosen, transcripts)
         findings.add(suite, answers)
     if readings:
         findings.add(read, [result for results in readings.values() for result in results])
