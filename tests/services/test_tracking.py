@@ -165,7 +165,6 @@ def test_texts_and_tags_are_kept(mlflow: MlflowClient, tree: RunTree) -> None:
     assert mlflow.get_run(tree.parent).data.tags["ichigo.verdict"] == "hold"
 
 
-@pytest.mark.parametrize(("ended", "left"), [("FINISHED", "FAILED"), ("FAILED", "FAILED"), ("KILLED", "KILLED")])
 def test_a_run_alone_stands_in_the_experiment_with_its_files(
     mlflow: MlflowClient, tree: RunTree, run_key: str, tmp_path: Path
 ) -> None:
@@ -184,6 +183,7 @@ def test_a_run_alone_stands_in_the_experiment_with_its_files(
     assert status(mlflow, tree.parent) == "RUNNING", "no other run is touched"
 
 
+@pytest.mark.parametrize(("ended", "left"), [("FINISHED", "FAILED"), ("FAILED", "FAILED"), ("KILLED", "KILLED")])
 def test_closing_ends_what_is_open_and_nothing_else(
     mlflow: MlflowClient, tree: RunTree, run_key: str, ended: str, left: str
 ) -> None:
