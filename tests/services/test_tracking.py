@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -162,6 +163,24 @@ def test_texts_and_tags_are_kept(mlflow: MlflowClient, tree: RunTree) -> None:
     tree.set_tags(tree.parent, {"ichigo.verdict": "hold", "ichigo.status": "succeeded"})
     assert [found.path for found in mlflow.list_artifacts(tree.parent)] == ["summary.json"]
     assert mlflow.get_run(tree.parent).data.tags["ichigo.verdict"] == "hold"
+
+
+def test_a_run_alone_stands_in_the_experiment_with_its_files(
+    mlflow: MlflowClient, tree: RunTree, run_key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "items.parquet").write_bytes(b"rows")
+    alone = RunTree.begin_single(tree.experiment, f"{run_key}-alone", {"suites": "mixed"}, {"ichigo.model": "tiny"})
+    alone.log_file(alone.parent, tmp_path / "items.parquet")
+    alone.end(alone.parent)
+    run = mlflow.get_run(alone.parent)
+    assert (run.info.experiment_id, run.info.run_name, run.info.status) == (
+        tree.experiment,
+        f"{run_key}-alone",
+        "FINISHED",
+    )
+    assert (run.data.tags["ichigo.model"], run.data.params) == ("tiny", {"suites": "mixed"})
+    assert [file.path for file in mlflow.list_artifacts(alone.parent)] == ["items.parquet"]
+    assert status(mlflow, tree.parent) == "RUNNING", "no other run is touched"
 
 
 @pytest.mark.parametrize(("ended", "left"), [("FINISHED", "FAILED"), ("FAILED", "FAILED"), ("KILLED", "KILLED")])

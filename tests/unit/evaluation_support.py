@@ -39,6 +39,8 @@ def make_model(base: Path, folder: Path) -> Path:
 class Scripted(Engine):
     """An engine whose answers come from a function of the prompt instead of a model."""
 
+    positions = 4096
+
     def __init__(self, layouts: Layouts, answer: Answer, nats: float = 2.0) -> None:
         self.contract, self.layouts = layouts.contract, layouts
         self._answer, self._nats = answer, nats
@@ -51,9 +53,9 @@ class Scripted(Engine):
         self.prompts += asked
         return [self._answer(prompt) for prompt in asked]
 
-    def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
-        count = sum(int((example.labels != -100).sum()) for example in examples)
-        return self._nats * count, count
+    def losses(self, examples: Sequence[Example], batch: int, what: str = "loss") -> list[tuple[float, int]]:
+        counts = [int((example.labels != -100).sum()) for example in examples]
+        return [(self._nats * count, count) for count in counts]
 
 
 def ids(prompt: Ids) -> Prompt:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ichigo.cli.trace import as_data, lines
@@ -26,6 +28,11 @@ ROWS = [
     for number in range(12)
 ]
 TRAINED, JUDGED, UNUSED = ROWS[1], ROWS[0], ROWS[2]  # every fifth is of split test
+
+
+def write_items(folder: Path, ids: Sequence[str]) -> None:
+    """The items of an evaluation, as far as a trace reads them."""
+    pq.write_table(pa.table({"id": ids}), folder / "items.parquet")
 
 
 class House:
@@ -47,9 +54,9 @@ class House:
         self.make("other-mix", {"tokens-0": "tokens"}, lambda folder: self.provenance(folder, [("sound", [UNUSED.id])]))
         self.make("model-pretrain", {"model": "expanded", "data": "mix"}, lambda folder: (folder / "m").touch())
         self.make("model-instruct", {"model": "model-pretrain", "data": "mix"}, lambda folder: (folder / "m").touch())
-        asked = "".join(json.dumps({"id": one}) + "\n" for one in (JUDGED.id, JUDGED.id, "another"))
+        asked = [JUDGED.id, JUDGED.id, "another"]
         inputs = {"model": "model-instruct", "tokens-0": "tokens"}
-        self.make("evaluation", inputs, lambda folder: (folder / "items.jsonl").write_text(asked))
+        self.make("evaluation", inputs, lambda folder: write_items(folder, asked))
 
     def make(self, name: str, parents: Mapping[str, str], fill: Callable[[Path], object]) -> None:
         kind = name.removeprefix("other-")

@@ -63,13 +63,15 @@ def test_the_files_hold_command_machine_table_and_every_run(tmp_path: Path) -> N
     write(tmp_path, command, facts, runs)
     text = (tmp_path / "table.md").read_text()
     assert f"`{command}`\n\n2 cores, A CPU, 8 GiB; Python 3.11." in text
-    assert "| ≥ 88.0 % | 89.0 | kept | 86.0 | 92.0 |" in text
+    assert "| ≥ 88.0 % | 89.0 [50.9, 127.1] | kept | 86.0 | 92.0 |" in text, "two runs say little: t is 12.7"
     assert "The run seed 2 reused prepare, so it has no times." in text
     assert "| ≤ 720 s | - | missed | 605 | - |" in text, "one seed's time is no mean"
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["command"], results["machine"], results["recipe"]) == (command, facts, "tiny")
     assert [run["name"] for run in results["runs"]] == ["seed 1", "seed 2"]
     assert results["runs"][0]["steps"][1]["ended_seconds"] == 600.0
+    assert results["group"][HELD_OUT] == pytest.approx({"mean": 0.89, "low": 0.5088, "high": 1.2712}, abs=1e-4)
+    assert bench.group(runs[:1]) == {}
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -115,7 +117,7 @@ def test_the_table_of_left_out_speakers_has_their_numbers_and_the_mean(tmp_path:
     write(tmp_path, "ichigo bench digits --leave-out-each", machine(), runs)
     text = (tmp_path / "table.md").read_text()
     assert "| measure | bar | mean |  | without ann | without ben |" in text
-    assert "| ≥ 60.0 % | 55.0 | missed | 70.0 [66.0, 74.0] | 40.0 [66.0, 74.0] |" in text
+    assert "| ≥ 60.0 % | 55.0 [-135.6, 245.6] | missed | 70.0 [66.0, 74.0] | 40.0 [66.0, 74.0] |" in text
     assert "| … recordings asked |  | - |  | - | 500 |" in text
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ichigo.evaluation.scorers import (
@@ -92,10 +95,17 @@ def test_corpus_error_rate_weighs_items_by_their_length() -> None:
         ("five", False, True, "wrong"),
         ("five and then", False, False, "degenerate"),
         ("the the the the", False, True, "degenerate"),
+        ("I'm sorry, I could not hear you.", False, True, "refused"),
+        ("Unfortunately I cannot answer that", False, True, "refused"),
+        ("Sorry! And so on", False, False, "degenerate"),
+        ("i cannot agree more", False, True, "wrong"),
+        ("the sorry state of it", False, True, "wrong"),
+        ("no words came", False, True, "refused"),
     ],
 )
 def test_outcome_of_an_answer(hypothesis: str, stray: bool, stopped: bool, expected: str) -> None:
-    assert outcome("four", hypothesis, stray_sound=stray, stopped=stopped) == expected
+    found = outcome("four", hypothesis, stray_sound=stray, stopped=stopped, refusals={"no words came"})
+    assert found == expected
 
 
 def test_a_reference_that_repeats_itself_can_be_answered_right() -> None:
@@ -135,3 +145,17 @@ def test_wilson_interval_equals_published_values(successes: int, trials: int, lo
 def test_wilson_interval_needs_trials() -> None:
     with pytest.raises(ValueError, match="0 successes in 0 trials"):
         wilson_interval(0, 0)
+
+
+def test_errors_are_those_of_jiwer() -> None:
+    """All 300 pairs of ``tests/jiwer_cases.py``, one by one and together."""
+    stored = json.loads(Path(__file__).with_name("jiwer_cases.json").read_text(encoding="utf-8"))
+    words, characters = [], []
+    for reference, hypothesis, wrong_words, count, wrong_characters, length in stored["cases"]:
+        words.append(word_errors(reference, hypothesis))
+        characters.append(character_errors(reference, hypothesis))
+        assert words[-1] == ErrorRate(wrong_words, count), (reference, hypothesis)
+        assert characters[-1] == ErrorRate(wrong_characters, length), (reference, hypothesis)
+    assert len(words) == 300
+    assert sum(words, ErrorRate()).rate == pytest.approx(stored["wer"], abs=1e-12)
+    assert sum(characters, ErrorRate()).rate == pytest.approx(stored["cer"], abs=1e-12)

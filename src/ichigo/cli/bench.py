@@ -131,16 +131,32 @@ def write(folder: Path, command: str, facts: Mapping[str, Any], runs: Sequence[M
     from ichigo.evaluation import table
 
     recipe = runs[0]["recipe"]
-    results = {"command": command, "machine": facts, "recipe": recipe, "runs": runs}
+    results = {"command": command, "machine": facts, "recipe": recipe, "runs": runs, "group": group(runs)}
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     rows = table.markdown({run["name"]: run["metrics"] for run in runs}, recipe)
     reused = [
         f"The run {run['name']} reused {', '.join(run['reused'])}, so it has no times." for run in runs if run["reused"]
     ]
     where = f"{facts['cores']} cores, {facts['processor']}, {facts['memory_gib']:.0f} GiB; {facts['software']}."
-    how = "Brackets are 95 % intervals over the items of one run; bars are set to the mean of the runs."
+    how = (
+        "Brackets are 95 % intervals: over the items of one run, and behind the mean over runs (Student's t); bars are "
+        "set to the mean."
+    )
     text = "\n\n".join([f"# {recipe}", f"`{command}`", "\n".join([where, how, *reused]), rows])
     (folder / TABLE_FILE).write_text(text, encoding="utf-8")
+
+
+def group(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """``mean``, ``low`` and ``high`` over ``runs`` of every number that all of them have; nothing of a single run."""
+    from ichigo.evaluation.group import mean_interval
+
+    ends = (".low", ".high", ".p", ".p_holm")
+    shared = set.intersection(*(set(run["metrics"]) for run in runs)) if len(runs) > 1 else set()
+    return {
+        name: dict(zip(("mean", "low", "high"), mean_interval([run["metrics"][name] for run in runs]), strict=True))
+        for name in sorted(shared)
+        if not name.endswith(ends)
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -122,17 +122,19 @@ def answered(model: models.Stored, rows: Sequence[Row], recipe: Recipe) -> dict[
     from ichigo.corpus.world import REFUSAL
     from ichigo.evaluation.asking import Examiner
     from ichigo.evaluation.items import EvalRow
+    from ichigo.evaluation.scorers import normalise
     from ichigo.evaluation.world import ask_again
     from ichigo.inference.engine import Engine
     from ichigo.speech.audio import read_audio
     from ichigo.speech.vq import WhisperVQ
     from ichigo.steps.evaluate import item, one_thread_if_small
 
-    one_thread_if_small(model.artifact)
+    one_thread_if_small(model.artifact.reference.size)
     codes = WhisperVQ.open(models.its_tokenizer(model)).encode([read_audio(row.audio, row.id) for row in rows])
     settings = recipe.evaluation.model_copy(update={"items": len(rows)})
-    exam = Examiner(Engine.open(models.on_disk(model.artifact)), settings, recipe.seed)
-    return ask_again(exam, [item(EvalRow, row) for row in map(token_row, rows, codes)], [REFUSAL])
+    refusals = {normalise(REFUSAL)}
+    exam = Examiner(Engine.open(models.on_disk(model.artifact)), settings, recipe.seed, refusals=refusals)
+    return ask_again(exam, [item(EvalRow, row) for row in map(token_row, rows, codes)])
 
 
 def _report(model: models.Stored, past: Past, args: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def locate(args: argparse.Namespace, *, sound: bool) -> Model:
         IntegrityError: the stored bytes are not those that were committed or registered.
         PlatformError: the platform does not answer.
     """
-    home = _home()
+    home = home_folder()
     if given := _given_folder(args.model):
         if sound and not args.tokenizer:
             raise UserError(f"{given} is a model folder, which holds no speech tokenizer; name one with --tokenizer")
@@ -90,12 +90,12 @@ def stored(args: argparse.Namespace) -> Stored:
             f"{given} is a model folder, which does not say what it was trained on; name its run, its name in the "
             "registry or its s3:// address"
         )
-    return _stored(args.model, _home())
+    return _stored(args.model, home_folder())
 
 
 def on_disk(artifact: Artifact) -> Path:
     """The artifact's files in the cache of this machine."""
-    return _cached(artifact, _home())
+    return _cached(artifact, home_folder())
 
 
 def its_tokenizer(model: Stored) -> Path:
@@ -112,7 +112,8 @@ def store_of(artifact: Artifact) -> Any:
     return Store.at(artifact.reference.uri.rsplit("/", 3)[0])
 
 
-def _home() -> Path:
+def home_folder() -> Path:
+    """Where this machine keeps its platform, runs and cache."""
     from ichigo.engines import platform
 
     return platform.default_home(os.environ).resolve()

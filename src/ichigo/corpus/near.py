@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -43,12 +44,15 @@ class NearTexts:
 
     def find(self, text: str) -> str | None:
         """The name of an added text whose estimated similarity to ``text`` is high enough, the first such; or None."""
+        return next(self.matches(text), None)
+
+    def matches(self, text: str) -> Iterator[str]:
+        """The names of all such texts, in the order in which they were added."""
         signature = self._signature(text)
         near = {place for band in self._cut(signature) for place in self._bands.get(band, ())}
         for place in sorted(near):
             if float(np.mean(self._signatures[place] == signature)) >= self._similarity:
-                return self._names[place]
-        return None
+                yield self._names[place]
 
     def add(self, text: str, name: str) -> None:
         """Remember ``text`` under ``name``."""

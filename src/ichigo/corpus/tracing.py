@@ -22,7 +22,8 @@ from ichigo.corpus.texts import TEXTS_FILE
 from ichigo.corpus.tokens import TOKENS_FILE
 from ichigo.store import Artifact
 
-ITEMS_FILE = "items.jsonl"  # of an evaluation: an id per line, a row's or a dialogue's
+ITEMS_FILE = "items.parquet"  # of an evaluation: an id per row, a row's or a dialogue's
+_OLD_ITEMS_FILE = "items.jsonl"  # of one made before there were tables: the same per line
 _MODELS = ("tokenizer", "base", "expanded")  # and model-<stage>
 
 
@@ -167,7 +168,15 @@ def _judged(artifact: Artifact, holding: Mapping[str, object], found: Trace) -> 
     if artifact.reference.kind != "evaluation" or not set(artifact.parents.values()) & holding.keys():
         return
     ids = found.rows.keys() | found.dialogues
-    count = sum(json.loads(line)["id"] in ids for line in artifact.reader(ITEMS_FILE).read().splitlines())
+    count = sum(one in ids for one in _asked(artifact))
     if count:
         found.uses.append(Use("evaluation", artifact.reference.uri, ["asked about them"], {"items": count}))
         found.judged[artifact.parents["model"]] = found.judged.get(artifact.parents["model"], 0) + count
+
+
+def _asked(evaluation: Artifact) -> list[str]:
+    """The id of every item of an evaluation."""
+    if any(file.path == _OLD_ITEMS_FILE for file in evaluation.files):
+        return [json.loads(line)["id"] for line in evaluation.reader(_OLD_ITEMS_FILE).read().splitlines()]
+    found: list[str] = pq.read_table(evaluation.reader(ITEMS_FILE), columns=["id"])["id"].to_pylist()
+    return found

@@ -1,27 +1,24 @@
 """Metrics from results: every function takes the items of one suite and gives ``<suite>.<name>`` -> number.
 
 Rates are shares in [0, 1]. A number with an interval has its 95 % ends as ``.low`` and ``.high``: Wilson for rates of
-independent items, seeded bootstrap for error rates, for rates over clusters and for paired differences. A suite without
-items gives ``items`` = 0 and nothing else that could be taken for a measurement.
+independent items, seeded bootstrap for error rates (over speakers where they are known), for rates over clusters and
+for paired differences. A suite without items gives ``items`` = 0 and nothing else that could be taken for a
+measurement.
+
+Everything is computed from columns of ``items.parquet`` alone, see :mod:`ichigo.evaluation.items`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from ichigo.errors import DataError
 from ichigo.evaluation.items import ItemResult
-from ichigo.evaluation.scorers import (
-    ErrorRate,
-    Outcome,
-    character_errors,
-    normalise,
-    token_f1,
-    wilson_interval,
-    word_errors,
-)
-from ichigo.evaluation.statistics import bootstrap_ratio, clustered_rate_interval, mcnemar_exact
+from ichigo.evaluation.scorers import Outcome, wilson_interval
+from ichigo.evaluation.statistics import bootstrap_ratio, clustered_rate_interval, holm, mcnemar_exact, non_inferiority
 
 Metrics = dict[str, float]
 
@@ -32,15 +29,17 @@ _RATES: dict[str, Outcome] = {
     "mute_rate": "empty",
     "degenerate_rate": "degenerate",
     "stray_sound_rate": "stray_sound",
+    "refused_rate": "refused",
 }
+_NAMED = 3  # items that an error message names
 
 
 def answers(suite: str, results: Sequence[ItemResult]) -> Metrics:
-    """``items``, ``exact_match``, ``f1`` and the outcome rates of text answers."""
+    """``items``, ``exact_match``, ``f1``, the outcome rates of text answers, and the mean ``answer_tokens``."""
     metrics = outcomes(suite, results)
     if results:
-        f1 = math.fsum(token_f1(result.reference, result.hypothesis) for result in results)
-        metrics[f"{suite}.f1"] = f1 / len(results)
+        metrics[f"{suite}.f1"] = math.fsum(result.f1 for result in results) / len(results)
+        metrics[f"{suite}.answer_tokens"] = sum(result.tokens for result in results) / len(results)
     return metrics
 
 
@@ -69,9 +68,8 @@ def topics(suite: str, results: Sequence[ItemResult]) -> Metrics:
     return metrics
 
 
-def turns(suite: str, conversations: Iterable[Sequence[ItemResult]]) -> Metrics:
+def turns(suite: str, results: Iterable[ItemResult]) -> Metrics:
     """The share of right answers in every first, second ... turn: ``<suite>.turn_1`` and so on."""
-    results = [result for conversation in conversations for result in conversation]
     return groups(suite, results, lambda result: f"turn_{result.turn + 1}")
 
 
@@ -108,81 +106,145 @@ def by_fact(suite: str, results: Sequence[ItemResult], seed: int) -> Metrics:
 
 
 def transcripts(suite: str, results: Sequence[ItemResult], seed: int) -> Metrics:
-    """``wer`` and ``cer`` over the corpus, resampled by utterance, and the rate of each outcome."""
+    """``wer`` and ``cer`` over the corpus, and the rate of each outcome."""
     metrics = outcomes(suite, results)
-    for name, errors in (("wer", word_errors), ("cer", character_errors)):
-        if results:
-            counted = [errors(result.reference, result.hypothesis) for result in results]
-            metrics |= error_rate(f"{suite}.{name}", counted, seed)
+    if results:
+        words = [(result.errors or 0, result.units or 0) for result in results]
+        letters = [(result.char_errors or 0, result.char_units or 0) for result in results]
+        metrics |= error_rate(f"{suite}.wer", words, results, seed) | error_rate(f"{suite}.cer", letters, results, seed)
     return metrics
 
 
-def error_rate(name: str, counted: Sequence[ErrorRate], seed: int) -> Metrics:
-    """Errors per reference unit, each entry of ``counted`` being an utterance."""
-    errors, units = [float(one.errors) for one in counted], [float(one.units) for one in counted]
-    low, high = bootstrap_ratio(errors, units, range(len(counted)), seed)
-    return {name: sum(counted, ErrorRate()).rate, f"{name}.low": low, f"{name}.high": high}
+def speech(suite: str, said: Sequence[ItemResult], real: Sequence[ItemResult], seed: int) -> Metrics:
+    """Generated speech: ``wer`` of what a recogniser hears in it, ``real_wer`` of what the same recogniser hears in
+    recordings of the same texts, and ``tokens_per_second``: sound tokens for each second that a person takes to say
+    the text (25 is a person's own pace). Beside these the rate of each outcome."""
+    metrics = outcomes(suite, said)
+    for name, results in (("wer", said), ("real_wer", real)):
+        if results:
+            counted = [(result.errors or 0, result.units or 0) for result in results]
+            metrics |= error_rate(f"{suite}.{name}", counted, results, seed)
+    if said:
+        counts, seconds = [float(result.tokens) for result in said], [result.seconds for result in said]
+        low, high = bootstrap_ratio(counts, seconds, _blocks(said), seed)
+        pace = f"{suite}.tokens_per_second"
+        metrics |= {pace: math.fsum(counts) / math.fsum(seconds), f"{pace}.low": low, f"{pace}.high": high}
+    return metrics
 
 
-def lost_points(suite: str, before: Sequence[ItemResult], after: Sequence[ItemResult], seed: int) -> Metrics:
+def error_rate(name: str, counted: Sequence[tuple[int, int]], results: Sequence[ItemResult], seed: int) -> Metrics:
+    """Errors per reference unit; ``counted`` are the errors and units of each of ``results``.
+
+    The interval resamples speakers with all they said, where every one is known and there are at least two; else
+    single utterances.
+    """
+    errors, units = [float(one) for one, _ in counted], [float(one) for _, one in counted]
+    low, high = bootstrap_ratio(errors, units, _blocks(results), seed)
+    return {name: math.fsum(errors) / math.fsum(units), f"{name}.low": low, f"{name}.high": high}
+
+
+def _blocks(results: Sequence[ItemResult]) -> list[str]:
+    speakers = [result.speaker for result in results]
+    if all(speakers) and len(set(speakers)) > 1:
+        return speakers
+    return [f"{result.id} {result.turn}" for result in results]
+
+
+def lost_points(
+    suite: str, before: Sequence[ItemResult], after: Sequence[ItemResult], margin: float, seed: int
+) -> Metrics:
     """``lost_points``: percentage points of exact match that ``after`` lacks of ``before``, on the same items.
 
-    Positive is a loss. The interval resamples pairs by the expected answer; ``p`` is McNemar's exact p.
+    Positive is a loss. The interval resamples pairs by the expected answer; ``p`` is McNemar's exact p. Whether less
+    than ``margin`` points are lost: ``non_inferior`` (1 or 0), ``bound`` (points, one-sided 95 %), ``power`` and
+    ``items_needed``, see :func:`~ichigo.evaluation.statistics.non_inferiority`.
     """
-    pairs = _pairs(before, after)
+    pairs = paired(before, after)
     if not pairs:
         return {}
-    lost = [100.0 * (first.right - second.right) for first, second in pairs]
-    low, high = bootstrap_ratio(lost, [1.0] * len(lost), [first.reference for first, _ in pairs], seed)
-    name, p = f"{suite}.lost_points", mcnemar_exact(*_discordant(pairs, _item))
-    return {name: math.fsum(lost) / len(lost), f"{name}.low": low, f"{name}.high": high, f"{name}.p": p}
+    lost, facts = [first.right - second.right for first, second in pairs], [first.reference for first, _ in pairs]
+    low, high = bootstrap_ratio([100.0 * one for one in lost], [1.0] * len(lost), facts, seed)
+    test, name = non_inferiority(lost, facts, margin / 100, seed), f"{suite}.lost_points"
+    return {
+        name: 100 * sum(lost) / len(lost),
+        f"{name}.low": low,
+        f"{name}.high": high,
+        f"{name}.p": mcnemar_exact(lost.count(1), lost.count(-1)),
+        f"{suite}.bound": 100 * test.bound,
+        f"{suite}.non_inferior": float(test.shown),
+        f"{suite}.power": test.power,
+        f"{suite}.items_needed": float(test.items_needed),
+    }
 
 
-def against_cascade(
-    suite: str, direct: Sequence[ItemResult], cascade: Sequence[ItemResult], *, by_fact: bool = False
+def against(
+    suite: str, system: str, direct: Sequence[ItemResult], other: Sequence[ItemResult], *, by_fact: bool = False
 ) -> Metrics:
-    """The cascade's own metrics and how it differs from direct answers to the same items.
+    """How the answers of ``system`` differ from the model's direct ones to the same items.
 
-    ``only_direct`` and ``only_cascade`` count the items that one alone has right, ``p`` is McNemar's exact p of them.
+    ``only_direct`` and ``only_<system>`` count the items that one alone has right, ``p`` is McNemar's exact p of them.
     With ``by_fact`` the unit is a fact instead, asked several times and counted for whoever has it right more often (a
     sign test), because the answers of one fact are not independent.
     """
-    metrics, pairs = answers(f"{suite}.cascade", cascade), _pairs(direct, cascade)
-    if pairs:
-        first, second = _discordant(pairs, _fact if by_fact else _item)
-        counts = {"only_direct": float(first), "only_cascade": float(second), "p": mcnemar_exact(first, second)}
-        metrics |= {f"{suite}.cascade.{name}": value for name, value in counts.items()}
-    return metrics
+    pairs, lead = paired(direct, other), Counter[object]()
+    for first, second in pairs:
+        lead[first.reference if by_fact else first.key] += first.right - second.right
+    ours, theirs = sum(value > 0 for value in lead.values()), sum(value < 0 for value in lead.values())
+    found = {"only_direct": float(ours), f"only_{system}": float(theirs), "p": mcnemar_exact(ours, theirs)}
+    return {f"{suite}.{system}.{name}": value for name, value in found.items()} if pairs else {}
 
 
-def false_refusals(suite: str, results: Sequence[ItemResult], refusals: Iterable[str]) -> Metrics:
+def false_refusals(suite: str, results: Sequence[ItemResult]) -> Metrics:
     """``rate``: the share of clean questions that got a refusal."""
-    known = set(map(normalise, refusals))
-    asked = [result for result in results if normalise(result.reference) not in known]
-    refused = sum(normalise(result.hypothesis) in known for result in asked)
+    asked = [result for result in results if not result.expects_refusal]
+    refused = sum(result.outcome == "refused" for result in asked)
     return {f"{suite}.items": float(len(asked)), **(rate(f"{suite}.rate", refused, len(asked)) if asked else {})}
 
 
-Pair = tuple[ItemResult, ItemResult]
+def family(metrics: Metrics) -> Metrics:
+    """``p_holm`` beside every ``p``: all tests of one report are a family."""
+    adjusted = holm({name: value for name, value in metrics.items() if name.endswith(".p")})
+    return {f"{name}_holm": value for name, value in adjusted.items()}
 
 
-def _pairs(first: Sequence[ItemResult], second: Sequence[ItemResult]) -> list[Pair]:
-    """Both results of each item, in the order of ids; KeyError where the second lacks an item of the first."""
-    other: Mapping[str, ItemResult] = {result.id: result for result in second}
-    return [(result, other[result.id]) for result in sorted(first, key=_item)]
+@dataclass(frozen=True)
+class _Asked:
+    """What makes an item the same for two systems."""
+
+    id: str
+    turn: int
+    question: str
+    reference: str
+
+    @classmethod
+    def of(cls, result: ItemResult) -> _Asked:
+        return cls(result.id, result.turn, result.question, result.reference)
+
+    def __str__(self) -> str:
+        return f"{self.id} turn {self.turn}" if self.turn else self.id
 
 
-def _discordant(pairs: Iterable[Pair], unit: Callable[[ItemResult], str]) -> tuple[int, int]:
-    """Units that the first, and that the second, has right more often."""
-    lead: Counter[str] = Counter()
-    for first, second in pairs:
-        lead[unit(first)] += first.right - second.right
-    return sum(value > 0 for value in lead.values()), sum(value < 0 for value in lead.values())
+def paired(first: Sequence[ItemResult], second: Sequence[ItemResult]) -> list[tuple[ItemResult, ItemResult]]:
+    """Both results of each item, in the order of ids and turns.
+
+    Raises:
+        DataError: the two were not asked the same items: another id, question or expected answer, with those.
+    """
+    left, right = ({_Asked.of(result): result for result in results} for results in (first, second))
+    if left.keys() != right.keys():
+        raise DataError(
+            f"{_who(first)} and {_who(second)} were not asked the same items, so their answers cannot be paired: "
+            f"{_only(left.keys() - right.keys())} of the first, {_only(right.keys() - left.keys())} of the second have "
+            "no counterpart; evaluate both on the same rows"
+        )
+    return [(left[asked], right[asked]) for asked in sorted(left, key=lambda asked: (asked.id, asked.turn))]
 
 
-def _item(result: ItemResult) -> str:
-    return result.id
+def _who(results: Sequence[ItemResult]) -> str:
+    return f"{results[0].system} in {results[0].suite}" if results else "nobody"
 
 
-def _fact(result: ItemResult) -> str:
-    return result.reference
+def _only(items: Iterable[_Asked]) -> str:
+    names = sorted(map(str, items))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED]) or 'none'}{more}"

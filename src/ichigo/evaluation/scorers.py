@@ -1,24 +1,36 @@
 """How one answer is judged: normalised text, exact match, token F1, word and character errors, outcome, intervals.
 
-Everything here is a function of strings and counts, no model. A *unit* is a word (WER) or a character
-(CER).
+Everything here is a function of strings and counts, no model. A *unit* is a word (WER) or a character (CER). Both error
+rates are those of jiwer 4 on normalised text: ``tests/unit/jiwer_cases.json`` holds its answers.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ichigo.edits import edit_distance
 
-Outcome = Literal["right", "wrong", "empty", "degenerate", "stray_sound"]
+Outcome = Literal["right", "wrong", "empty", "degenerate", "stray_sound", "refused"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 LOOP_WORDS = 4  # longest group of words whose repetition counts as a loop
 LOOP_TIMES = 4  # so often in a row; "no no no" is speech, a fourth time nobody says
+
+_REFUSAL = re.compile(
+    r"(im |i am |we are |were )?(very |so |really |terribly )?sorry\b"
+    r"|(my )?apologies\b|i apologi[sz]e\b"
+    r"|(unfortunately )?i (cannot|can not|cant|could not|couldnt|am not able to|am unable to|im not able to"
+    r"|im unable to|did not|didnt|do not|dont) (quite |really |fully )?"
+    r"(answer|assist|catch|comply|fulfil|fulfill|hear|help|make out|provide|understand)\b"
+)
+"""How a refusal opens, normalised: apologies and inabilities of the list by which Zou et al. 2023 ("Universal and
+transferable adversarial attacks on aligned language models", section 3) tell refusals, and of not having heard."""
 
 _APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
 _Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
@@ -93,17 +105,27 @@ def character_errors(reference: str, hypothesis: str) -> ErrorRate:
     return ErrorRate(edit_distance(characters, normalise(hypothesis)), len(characters))
 
 
-def outcome(reference: str, hypothesis: str, *, stray_sound: bool, stopped: bool) -> Outcome:
+def refuses(text: str, known: Collection[str] = ()) -> bool:
+    """Whether ``text`` declines to answer: it is one of ``known`` (normalised texts), or opens as refusals do."""
+    plain = normalise(text)
+    return plain in known or _REFUSAL.match(plain) is not None
+
+
+def outcome(
+    reference: str, hypothesis: str, *, stray_sound: bool, stopped: bool, refusals: Collection[str] = ()
+) -> Outcome:
     """The one class of an answer; the first that fits, in this order.
 
     ``stray_sound``: the answer holds sound tokens, whatever its text; ``empty``: no word; ``right``: the same text
-    after :func:`normalise`; ``degenerate``: never ended by itself, or a loop (:func:`loops`); ``wrong``: anything else.
+    after :func:`normalise`; ``degenerate``: never ended by itself, or a loop (:func:`loops`); ``refused``: it declines
+    (:func:`refuses`); ``wrong``: anything else.
 
     Args:
         reference: the expected text.
         hypothesis: the text of the answer, without special tokens.
         stray_sound: whether a sound token was generated.
         stopped: whether the model ended the answer, rather than the limit on new tokens.
+        refusals: texts, normalised, that are known to be refusals.
     """
     if stray_sound:
         return "stray_sound"
@@ -111,7 +133,9 @@ def outcome(reference: str, hypothesis: str, *, stray_sound: bool, stopped: bool
         return "empty"
     if exact_match(reference, hypothesis):
         return "right"
-    return "degenerate" if not stopped or loops(hypothesis) else "wrong"
+    if not stopped or loops(hypothesis):
+        return "degenerate"
+    return "refused" if refuses(hypothesis, refusals) else "wrong"
 
 
 def loops(text: str) -> bool:

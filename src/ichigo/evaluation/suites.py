@@ -14,10 +14,9 @@ share of exact transcripts of human recordings is ``transcription.folder``.
 
 They are asked about rows whose ``suite`` is empty; rows and texts that name one go to :mod:`ichigo.evaluation.world`.
 
-A metric is called ``<suite>.<name>``. The outcome rates are ``exact_match``, ``mute_rate`` (an empty answer),
-``degenerate_rate`` (a loop, or never ended) and ``stray_sound_rate`` (sound tokens in the answer); see
-:mod:`ichigo.evaluation.measures` for intervals. ``set_aside`` counts rows that cannot be asked or compared: nothing to
-hear, or no word to expect.
+A metric is called ``<suite>.<name>``; all of them, and how each follows from the rows of the report, are in
+:mod:`ichigo.evaluation.recount`. ``set_aside`` counts rows that cannot be asked or compared: nothing to hear, or no
+word to expect.
 
 Rows are chosen by a hash of seed and id: the same rows for every model, and the same rows in every suite that can use
 them, whatever order they come in.
@@ -26,13 +25,17 @@ them, whatever order they come in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from ichigo.evaluation import measures
+from ichigo.errors import UserError
+from ichigo.evaluation import world
 from ichigo.evaluation.asking import Examiner
-from ichigo.evaluation.items import EvalRow, EvalText, Findings, ItemResult, Question, Report, Suite, by_id
-from ichigo.evaluation.world import WordRecogniser, ask_world
+from ichigo.evaluation.items import BASE, MODEL, EvalRow, EvalText, Findings, ItemResult, Question, Report, Suite, by_id
+from ichigo.evaluation.recount import metrics_of, notes_of
+from ichigo.evaluation.world import WordRecogniser, ask_world, refusals_of
 from ichigo.language.layouts import transcription_prompt
 from ichigo.recipe.schema import Evaluation
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from ichigo.inference.engine import Engine
 
 __all__ = ["EvalRow", "EvalText", "ItemResult", "Report", "evaluate"]
+
+_PLAIN = ("spoken_answers", "text_answers", "transcription")
 
 
 def evaluate(
@@ -51,6 +56,9 @@ def evaluate(
     texts: Sequence[EvalText] = (),
     base: Engine | None = None,
     recogniser: WordRecogniser | None = None,
+    hearers: Mapping[str, WordRecogniser] | None = None,
+    only: Sequence[str] = (),
+    systems: Mapping[str, str] | None = None,
 ) -> Report:
     """Ask ``engine`` every suite that ``items`` and ``texts``, the held-out rows, belong to.
 
@@ -62,32 +70,59 @@ def evaluate(
         texts: held-out questions in writing, with distinct ids.
         base: the text model that training began with; without it nothing is compared with it, nor with a cascade.
         recogniser: reads words from sound codes; without it generated speech is not judged.
+        hearers: recognisers by name that owe nothing to the model. Each transcribes as the system of its name, and the
+            base model answers its transcripts as ``cascade_<name>``.
+        only: patterns (``spoken.*``) of the suites to ask; all of them by default. A spoken suite brings the
+            transcription that its cascade reads.
+        systems: what each system is, for the report.
 
     Raises:
         DataError: two rows with one id, a row that names a suite there is not, or what :meth:`Engine.generate` refuses.
+        UserError: a pattern of ``only`` that fits no suite.
     """
     rows, written = by_id(items), by_id(texts)
-    exam = Examiner(engine, settings, seed)
-    findings = Findings()
     plain = [row for row in rows if not row.suite]
-    if plain or not (rows or written):
+    of_world = bool(written) or len(plain) < len(rows)
+    known = [*(_PLAIN if plain or not of_world else ()), *(world.SUITES if of_world else ())]
+    refusals = refusals_of(rows)
+    exam = Examiner(engine, settings, seed, refusals=refusals)
+    findings = Findings(wanted=_wanted(known, only))
+    if plain or not of_world:
         _ask_any_corpus(exam, plain, findings)
-    if written or len(plain) < len(rows):
-        text_exam = Examiner(base, settings, seed) if base else None
-        ask_world(exam, [row for row in rows if row.suite], written, text_exam, recogniser, findings)
-    loss = _held_out_loss(engine, findings.answered, settings.batch)
-    return Report(findings.metrics | loss, tuple(findings.results), settings, seed, engine.contract.digest)
+    if of_world:
+        spoken = [row for row in rows if row.suite]
+        text_exam = Examiner(base, settings, seed, system=BASE, refusals=refusals) if base else None
+        ask_world(exam, spoken, written, text_exam, recogniser, findings, hearers or {})
+    results, notes = _with_loss(exam, findings)
+    metrics = metrics_of([*results, *findings.set_aside], findings.suites, margin=settings.margin, seed=seed)
+    return Report(
+        metrics,
+        tuple(results),
+        settings,
+        seed,
+        engine.contract.digest,
+        suites=tuple(findings.suites),
+        set_aside=tuple(findings.set_aside),
+        systems=dict(systems or {}),
+        notes=(*notes, *notes_of(metrics, settings.margin)),
+    )
+
+
+def _wanted(known: Sequence[str], only: Sequence[str]) -> frozenset[str]:
+    """The suites among ``known`` that fit a pattern of ``only``, or all of them."""
+    if strange := [pattern for pattern in only if not any(fnmatchcase(name, pattern) for name in known)]:
+        raise UserError(f"no suite is called {', '.join(strange)}; the rows of this model have {', '.join(known)}")
+    return frozenset(name for name in known if not only or any(fnmatchcase(name, pattern) for pattern in only))
 
 
 def _ask_any_corpus(exam: Examiner, rows: Sequence[EvalRow], findings: Findings) -> None:
     """``spoken_answers``, ``text_answers`` and ``transcription``."""
-    spoken, read = _spoken_answers(rows), _transcription(rows, exam.seed)
-    for suite in (spoken, _text_answers(rows)):
-        findings.add(suite, results := exam.ask(suite.name, exam.choose(suite)), measures.answers(suite.name, results))
-    results = exam.ask(read.name, exam.choose(read))
-    by_source = measures.groups(read.name, results, lambda result: result.topic)
-    findings.add(read, results, measures.transcripts(read.name, results, exam.seed), by_source)
-    findings.answered += [*exam.choose(spoken), *exam.choose(read)]
+    for suite in (_spoken_answers(rows), _text_answers(rows), _transcription(rows, exam.seed)):
+        if not findings.wants(suite.name):
+            continue
+        findings.add(suite, exam.ask(suite.name, chosen := exam.choose(suite)))
+        if suite.name != "text_answers":
+            findings.answered += [(suite.name, question) for question in chosen]
 
 
 def _spoken_answers(rows: Iterable[EvalRow]) -> Suite:
@@ -115,13 +150,14 @@ def _transcription(rows: Iterable[EvalRow], seed: int) -> Suite:
     return suite
 
 
-def _held_out_loss(engine: Engine, questions: Sequence[Question], batch: int) -> dict[str, float]:
-    """Nats per token of answers and transcripts; of a diverged model (nan) ``loss.held_out`` stays missing."""
-    examples = [engine.layouts.example(question.sample, loss_on="answers") for question in questions]
-    total, tokens = engine.loss(examples, batch, what="loss")
-    metrics = {"loss.items": float(len(examples)), "loss.tokens": float(tokens)}
-    if tokens and math.isfinite(total):
-        metrics["loss.held_out"] = total / tokens
-    elif tokens:
-        print(f"loss.held_out is left out: the sum over {tokens} tokens is {total}", flush=True)
-    return metrics
+def _with_loss(exam: Examiner, findings: Findings) -> tuple[list[ItemResult], list[str]]:
+    """The answers with the nats of their references, where the loss is measured, and what there is to say about it."""
+    each = exam.losses([question for _, question in findings.answered])
+    found = {(suite, one.id): nats for (suite, one), nats in zip(findings.answered, each, strict=True)}
+    total, tokens = math.fsum(nats for nats, _ in each), sum(count for _, count in each)
+    notes = [] if math.isfinite(total) else [f"loss.held_out is left out: the sum over {tokens} tokens is {total}"]
+    results = []
+    for result in findings.results:
+        nats = found.get((result.suite, result.id)) if result.system == MODEL else None
+        results.append(replace(result, nats=nats[0], nats_tokens=nats[1]) if nats else result)
+    return results, notes

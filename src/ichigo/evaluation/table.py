@@ -1,4 +1,4 @@
-"""Results beside the bars: measure, bar and result of one run, or the mean and each run of several seeds.
+"""Results beside the bars: measure, bar and result of one run, or of several seeds the mean with its interval and each.
 
 What is shown, in what unit, and the bars of each recipe are in ``bars.yaml`` beside this file. A measure that no run
 has is left out, so a recipe without such suites has no table.
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ichigo.evaluation.group import mean_interval
 
 Metrics = Mapping[str, float]
 
@@ -80,6 +82,7 @@ class Row:
         bar: None where the recipe sets none.
         results: value and interval of each run, as text.
         mean: of the runs; None where a run lacks the measure, and of p-values, whose mean says nothing.
+        interval: of the mean over runs (:mod:`ichigo.evaluation.group`); None without a mean and of a single run.
         kept: whether the mean keeps the bar; None without bar or mean.
     """
 
@@ -87,6 +90,15 @@ class Row:
     bar: Bar | None
     results: tuple[str, ...]
     mean: float | None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def mean_words(self) -> str:
+        """The mean with its interval, or ``-``."""
+        if self.mean is None:
+            return "-"
+        ends = f" [{', '.join(map(self.measure.number, self.interval))}]" if self.interval else ""
+        return self.measure.number(self.mean) + ends
 
     @property
     def kept(self) -> bool | None:
@@ -123,8 +135,11 @@ def rows(runs: Sequence[Metrics], recipe: str) -> list[Row]:
 
 def _row(measure: Measure, bar: Bar | None, runs: Sequence[Metrics]) -> Row:
     known = [run[measure.metric] for run in runs if measure.metric in run]
-    mean = math.fsum(known) / len(known) if len(known) == len(runs) and measure.unit != "p" else None
-    return Row(measure, bar, tuple(measure.result(run) for run in runs), mean)
+    results = tuple(measure.result(run) for run in runs)
+    if len(known) < len(runs) or measure.unit == "p":
+        return Row(measure, bar, results, None)
+    mean, low, high = mean_interval(known)
+    return Row(measure, bar, results, mean, (low, high) if len(known) > 1 else None)
 
 
 def plain(metrics: Metrics, recipe: str) -> list[str]:
@@ -146,7 +161,7 @@ def markdown(runs: Mapping[str, Metrics], recipe: str) -> str:
         [
             row.measure.label,
             row.bar_words,
-            "-" if row.mean is None else row.measure.number(row.mean),
+            row.mean_words,
             row.verdict,
             *row.results,
         ]

@@ -22,30 +22,40 @@ suite                       asks                                                
 ``speak``                   a text, to be said: sound tokens, read by a recogniser      ``seen_voices``
 ==========================  ==========================================================  ================================
 
-Beside the metrics of :mod:`ichigo.evaluation.suites`: the topics of ``spoken`` and ``text`` (``spoken.held_out.timer``)
-and all but one of them (``.without_repeat``); ``text.X.lost_points`` against the base model; ``spoken.X.cascade.p``;
-``recall.X.turn_1`` ...; ``mixed.speech_first`` and ``.text_first``; ``speak.wer`` beside ``speak.real_wer``, the same
-recogniser's errors on spoken tokens of the same texts, so that the difference is the model's and not the recogniser's.
+What is measured in each is in :mod:`ichigo.evaluation.recount`. ``speak`` is read by a recogniser, and so are
+recordings of the same texts (``real_speech``), so that the difference is the model's and not the recogniser's.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ichigo.errors import DataError
-from ichigo.evaluation import measures
 from ichigo.evaluation.asking import Examiner
-from ichigo.evaluation.items import EvalRow, EvalText, Findings, ItemResult, Question, Suite
-from ichigo.evaluation.scorers import outcome, word_errors
+from ichigo.evaluation.items import (
+    CASCADE,
+    REAL_SPEECH,
+    EvalRow,
+    EvalText,
+    Findings,
+    ItemResult,
+    Question,
+    Suite,
+)
+from ichigo.evaluation.measures import false_refusals
+from ichigo.evaluation.recount import metrics_of
+from ichigo.evaluation.scorers import Outcome, normalise, outcome
 from ichigo.hashing import sha256_json
 from ichigo.language.contract import SOUND_CODES
 from ichigo.language.layouts import Codes, Part, Sample, Turn, speak_prompt, transcription_prompt
 from ichigo.language.mixing import SpokenRow, cuts, mixed_question
 from ichigo.recipe.schema import SampleType
+from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND
 
 SPOKEN = {"held_out": "held_out_voices", "seen_voices": "seen_voices", "odd_voices": "odd_voices", "facts": "facts"}
 """Suites of spoken questions, and what the transcription of the same rows is called."""
@@ -53,6 +63,16 @@ SPOKEN = {"held_out": "held_out_voices", "seen_voices": "seen_voices", "odd_voic
 NOISE, RECALL = ("noise_known", "noise_new"), ("recall_seen", "recall_new")
 ROW_SUITES = (*SPOKEN, *NOISE, *RECALL)
 TEXT_SUITES = ("text_held_out", "text_facts")
+
+SUITES = (
+    *(name for row, read in SPOKEN.items() for name in (f"spoken.{row}", f"transcription.{read}")),
+    *(name.replace("text_", "text.") for name in TEXT_SUITES),
+    *(f"refusal.{name}" for name in (*NOISE, "random_codes")),
+    *(name.replace("recall_", "recall.") for name in RECALL),
+    "mixed",
+    "speak",
+)
+"""Every suite of a world, in the order in which they are asked."""
 
 _SPEECH_CODES = SOUND_CODES - 1  # codes that speech has; WhisperVQ's last one stands for padding
 _LONGEST = 2  # generated speech ends at this many times the longest real utterance
@@ -73,32 +93,40 @@ def ask_world(
     base: Examiner | None,
     recogniser: WordRecogniser | None,
     findings: Findings,
+    hearers: Mapping[str, WordRecogniser],
 ) -> None:
-    """Ask every suite and add what comes of it to ``findings``.
+    """Ask every suite that is wanted and add what comes of it to ``findings``.
 
     Raises :class:`DataError` for rows of a suite that is not in the module's table, and for a dialogue that misses a
     turn.
     """
     by_suite, written = _by_suite(rows, ROW_SUITES), _by_suite(texts, TEXT_SUITES)
-    clean: list[ItemResult] = []
     for name in SPOKEN:
-        answers = _ask_spoken(exam, base, name, by_suite[name], findings)
-        clean += answers if name != "odd_voices" else ()
+        _ask_spoken(exam, base, name, by_suite[name], findings, hearers)
     for name in TEXT_SUITES:
         _ask_written(exam, base, name, written[name], findings)
-    _ask_refusals(exam, by_suite, clean, findings)
+    _ask_to_refuse(exam, by_suite, findings)
     for name in RECALL:
         _ask_recall(exam, name, by_suite[name], findings)
-    _ask_mixed(exam, by_suite["held_out"], findings)
-    _ask_to_speak(exam, recogniser, by_suite["seen_voices"], findings)
+    if findings.wants("mixed"):
+        _ask_mixed(exam, by_suite["held_out"], findings)
+    if findings.wants("speak"):
+        _ask_to_speak(exam, recogniser, by_suite["seen_voices"], findings)
 
 
-def ask_again(exam: Examiner, rows: Sequence[EvalRow], refusals: Sequence[str]) -> dict[str, float]:
+def ask_again(exam: Examiner, rows: Sequence[EvalRow]) -> dict[str, float]:
     """What ``spoken.held_out``, its transcription and ``refusal.false_refusals`` measure on other rows, all of them
-    questions; ``refusals`` are the answers to sound that is no speech."""
+    questions; the examiner must know the refusals."""
     findings = Findings()
-    clean = _ask_spoken(exam, None, "held_out", rows, findings)
-    return findings.metrics | measures.false_refusals("refusal.false_refusals", clean, refusals)
+    _ask_spoken(exam, None, "held_out", rows, findings, {})
+    metrics = metrics_of(findings.results, findings.suites, margin=1.0, seed=exam.seed)
+    clean = [result for result in findings.results if result.suite == "spoken.held_out"]
+    return metrics | false_refusals("refusal.false_refusals", clean)
+
+
+def refusals_of(rows: Iterable[EvalRow]) -> frozenset[str]:
+    """The answers, normalised, to rows that are no speech."""
+    return frozenset(normalise(row.answer) for row in rows if row.suite in NOISE and row.answer)
 
 
 Written = TypeVar("Written", EvalRow, EvalText)
@@ -114,8 +142,13 @@ def _by_suite(rows: Iterable[Written], known: Sequence[str]) -> dict[str, list[W
 
 
 def _ask_spoken(
-    exam: Examiner, base: Examiner | None, name: str, rows: Sequence[EvalRow], findings: Findings
-) -> list[ItemResult]:
+    exam: Examiner,
+    base: Examiner | None,
+    name: str,
+    rows: Sequence[EvalRow],
+    findings: Findings,
+    hearers: Mapping[str, WordRecogniser],
+) -> None:
     """Direct answers, transcripts of the same rows, and the base model's answers to the transcripts."""
     suite, read = Suite(f"spoken.{name}"), Suite(f"transcription.{SPOKEN[name]}")
     for row in rows:
@@ -126,59 +159,78 @@ def _ask_spoken(
         if row.id in asked:
             prompt = transcription_prompt(exam.seed, row.id)
             read.offer(Question.of(row, "transcription", row.codes, row.text, prompt))
-    direct = exam.ask(suite.name, chosen)
-    findings.add(suite, direct, measures.answers(suite.name, direct), measures.topics(suite.name, direct))
-    if name == "facts":
-        findings.metrics |= measures.by_fact(suite.name, direct, exam.seed)
-    transcripts = exam.ask(read.name, exam.choose(read))
-    findings.add(read, transcripts, measures.transcripts(read.name, transcripts, exam.seed))
-    if base:
-        cascade = _ask_cascade(base, f"{suite.name}.cascade", chosen, transcripts)
-        findings.results += cascade
-        findings.metrics |= measures.against_cascade(suite.name, direct, cascade, by_fact=name == "facts")
+    wanted, readings = findings.wants(suite.name), dict[str, list[ItemResult]]()
+    if findings.wants(read.name) or (wanted and base):
+        readings = _transcripts(exam, read.name, exam.choose(read), hearers)
+    if wanted:
+        answers = exam.ask(suite.name, chosen)
+        if base:
+            for system, transcripts in readings.items():
+                answers += _ask_cascade(base.named(system), suite.name, chosen, transcripts)
+        findings.add(suite, answers)
+    if readings:
+        findings.add(read, [result for results in readings.values() for result in results])
     if name == "held_out":
-        findings.answered += [*chosen, *exam.choose(read)]
-    return direct
+        findings.answered += [(suite.name, question) for question in chosen if wanted]
+        findings.answered += [(read.name, question) for question in exam.choose(read) if readings]
+
+
+def _transcripts(
+    exam: Examiner, suite: str, questions: Sequence[Question], hearers: Mapping[str, WordRecogniser]
+) -> dict[str, list[ItemResult]]:
+    """What the model and each of ``hearers`` transcribe, by the name of the cascade that reads it."""
+    found = {CASCADE: exam.ask(suite, questions)}
+    for name, ears in hearers.items():
+        heard = [ears.words(_codes_of(question)) for question in questions]
+        found[f"{CASCADE}_{name}"] = [
+            _transcript(suite, question, text, name) for question, text in zip(questions, heard, strict=True)
+        ]
+    return found
+
+
+def _codes_of(question: Question) -> Codes:
+    user = question.sample.turns[0].user
+    assert not isinstance(user, str | tuple)
+    return user
+
+
+def _transcript(suite: str, question: Question, text: str, system: str) -> ItemResult:
+    """What a recogniser hears, judged like an answer."""
+    judged = outcome(question.reference, text, stray_sound=False, stopped=True)
+    return question.result(suite, 0, text, judged, 0, system=system)
 
 
 def _ask_cascade(
-    base: Examiner, name: str, questions: Sequence[Question], transcripts: Sequence[ItemResult]
+    base: Examiner, suite: str, questions: Sequence[Question], transcripts: Sequence[ItemResult]
 ) -> list[ItemResult]:
     """The base model's answers to ``transcripts`` of ``questions``; to an empty transcript nothing can be answered."""
-    heard = {transcript.id: transcript.hypothesis for transcript in transcripts}
-    read = [
-        Question(one.id, Sample("text", (Turn(heard[one.id]),)), one.references, one.words, one.topic)
-        for one in questions
-        if heard.get(one.id)
+    heard = {transcript.id: transcript.hypothesis for transcript in transcripts if transcript.hypothesis}
+    read = [replace(one, sample=Sample("text", (Turn(heard[one.id]),))) for one in questions if one.id in heard]
+    said = {result.id: result for result in base.ask(suite, read)}
+    answers = [(one, said.get(one.id)) for one in questions]
+    return [
+        base.result(suite, one, 0, answer.hypothesis, answer.outcome, answer.tokens)
+        if answer
+        else base.result(suite, one, 0, "", "empty", 0)
+        for one, answer in answers
     ]
-    said = {result.id: result for result in base.ask(name, read)}
-    return [said.get(one.id) or _mute(name, one) for one in questions]
-
-
-def _mute(suite: str, question: Question) -> ItemResult:
-    return ItemResult(suite, question.id, question.reference, "", "empty", 0, question.words[-1], question.topic)
 
 
 def _ask_written(
     exam: Examiner, base: Examiner | None, name: str, texts: Sequence[EvalText], findings: Findings
 ) -> None:
     suite = Suite(name.replace("text_", "text."))
+    if not findings.wants(suite.name):
+        return
     for dialogue in _dialogues(texts):
         suite.offer(_conversation("text", dialogue, [row.text for row in dialogue]))
     chosen = exam.choose(suite)
-    after = exam.ask(suite.name, chosen)
-    findings.add(suite, after, measures.answers(suite.name, after), measures.topics(suite.name, after))
-    if base:
-        before = base.ask(f"{suite.name}.base", chosen)
-        findings.results += before
-        findings.metrics |= measures.answers(f"{suite.name}.base", before)
-        findings.metrics |= measures.lost_points(suite.name, before, after, exam.seed)
+    before = base.ask(suite.name, chosen) if base else []
+    findings.add(suite, [*exam.ask(suite.name, chosen), *before])
 
 
-def _ask_refusals(
-    exam: Examiner, rows: Mapping[str, Sequence[EvalRow]], clean: Sequence[ItemResult], findings: Findings
-) -> None:
-    """Noise, random codes, and refusals where there was nothing to refuse; the noise rows say how the world refuses."""
+def _ask_to_refuse(exam: Examiner, rows: Mapping[str, Sequence[EvalRow]], findings: Findings) -> None:
+    """Noise and random codes; the noise rows say how the world refuses."""
     refusals = sorted({row.answer for name in NOISE for row in rows[name] if row.answer})
     suites = {name: Suite(f"refusal.{name}") for name in (*NOISE, "random_codes")}
     for name in NOISE:
@@ -188,10 +240,8 @@ def _ask_refusals(
         sample = Sample("noise", (Turn(_random_codes(exam.seed, row), refusals[0]),))
         suites["random_codes"].offer(Question(row.id, sample, (refusals[0],), ("",)))
     for suite in suites.values():
-        results = exam.ask(suite.name, exam.choose(suite))
-        findings.add(suite, results, measures.answers(suite.name, results))
-    if refusals:
-        findings.metrics |= measures.false_refusals("refusal.false_refusals", clean, refusals)
+        if findings.wants(suite.name):
+            findings.add(suite, exam.ask(suite.name, exam.choose(suite)))
 
 
 def _random_codes(seed: int, row: EvalRow) -> Codes:
@@ -202,12 +252,12 @@ def _random_codes(seed: int, row: EvalRow) -> Codes:
 
 def _ask_recall(exam: Examiner, name: str, rows: Sequence[EvalRow], findings: Findings) -> None:
     suite = Suite(name.replace("recall_", "recall."))
+    if not findings.wants(suite.name):
+        return
     for dialogue in _dialogues(rows):
         suite.offer(_conversation("multi_turn", dialogue, [row.codes for row in dialogue]))
     conversations = exam.converse(suite.name, exam.choose(suite))
-    metrics = measures.answers(suite.name, [turns[-1] for turns in conversations])
-    said = [result for turns in conversations for result in turns]
-    findings.add(suite, said, metrics, measures.turns(suite.name, conversations))
+    findings.add(suite, [result for turns in conversations for result in turns])
 
 
 def _dialogues(rows: Sequence[Written]) -> list[list[Written]]:
@@ -227,44 +277,50 @@ def _conversation(kind: SampleType, rows: Sequence[EvalRow | EvalText], users: S
     answers = tuple(row.answer or "" for row in rows)
     turns = tuple(Turn(user, answer) for user, answer in zip(users, answers, strict=True))
     words, last = tuple(row.text for row in rows), rows[-1]
-    return Question(last.dialogue or last.id, Sample(kind, turns), answers, words, last.topic)
+    speaker = last.speaker if isinstance(last, EvalRow) else ""
+    return Question(last.dialogue or last.id, Sample(kind, turns), answers, words, last.topic, speaker)
 
 
 def _ask_mixed(exam: Examiner, rows: Sequence[EvalRow], findings: Findings) -> None:
     """Questions cut in the middle, one half written; a hash decides which."""
-    suite, order = Suite("mixed"), {}
+    suite = Suite("mixed")
     for row in rows:
         spoken = SpokenRow(row.id, row.codes, row.text, row.answer, word_ends=row.word_ends)
-        order[row.id] = ("speech_first", "text_first")[int(sha256_json([exam.seed, "mixed", row.id])[:8], 16) % 2]
+        order = ("speech_first", "text_first")[int(sha256_json([exam.seed, "mixed", row.id])[:8], 16) % 2]
         middle = sorted(cuts(spoken), key=lambda words: abs(2 * words - len(row.text.split())))[:1]
         for cut in middle:
-            parts = mixed_question(spoken, cut, order[row.id] == "speech_first")
-            suite.offer(Question.of(row, "mixed", parts, row.answer or ""))
-        suite.set_aside += not middle
-    results = exam.ask(suite.name, exam.choose(suite))
-    by_order = measures.groups(suite.name, results, lambda result: order[result.id])
-    findings.add(suite, results, measures.answers(suite.name, results), by_order)
+            parts = mixed_question(spoken, cut, order == "speech_first")
+            suite.offer(replace(Question.of(row, "mixed", parts, row.answer or ""), variant=order))
+        if not middle:
+            suite.set_aside.append(replace(Question.of(row, "mixed", row.codes, row.answer or ""), variant=order))
+    findings.add(suite, exam.ask(suite.name, exam.choose(suite)))
 
 
 def _ask_to_speak(
     exam: Examiner, recogniser: WordRecogniser | None, rows: Sequence[EvalRow], findings: Findings
 ) -> None:
-    suite, real = Suite("speak"), {row.id: row.codes for row in rows}
+    suite, said = Suite("speak"), {row.id: row for row in rows}
     for row in rows if recogniser else ():
         sample = Sample("speak", (Turn(row.text),), speak_prompt(exam.seed, row.id))
-        suite.offer(Question(row.id, sample, (row.text,), (row.text,), row.topic))
+        suite.offer(Question(row.id, sample, (row.text,), (row.text,), row.topic, row.speaker))
     chosen = exam.choose(suite)
-    limit = _LONGEST * max((len(real[question.id]) for question in chosen), default=0)
-    spoken = exam.speak(suite.name, chosen, limit)
-    results, errors, real_errors = [], [], []
-    for question, codes in zip(chosen, spoken, strict=True):
+    limit = _LONGEST * max((len(said[question.id].codes) for question in chosen), default=0)
+    results, real = [], []
+    for question, codes in zip(chosen, exam.speak(suite.name, chosen, limit), strict=True):
         assert recogniser is not None
+        own = said[question.id].codes
         heard = recogniser.words(codes) if len(codes) else ""
         judged = outcome(question.reference, heard, stray_sound=False, stopped=len(codes) < limit)
-        results.append(ItemResult(suite.name, question.id, question.reference, heard, judged, len(codes)))
-        errors.append(word_errors(question.reference, heard))
-        real_errors.append(word_errors(question.reference, recogniser.words(real[question.id])))
-    findings.add(suite, results, measures.outcomes(suite.name, results))
-    if results:
-        findings.metrics |= measures.error_rate("speak.wer", errors, exam.seed)
-        findings.metrics |= measures.error_rate("speak.real_wer", real_errors, exam.seed)
+        results.append(_spoken(suite.name, question, heard, judged, len(codes), len(own), exam.system))
+        heard = recogniser.words(own)
+        judged = outcome(question.reference, heard, stray_sound=False, stopped=True)
+        real.append(_spoken(suite.name, question, heard, judged, len(own), len(own), REAL_SPEECH))
+    findings.add(suite, [*results, *real])
+
+
+def _spoken(
+    suite: str, question: Question, heard: str, judged: Outcome, codes: int, own: int, system: str
+) -> ItemResult:
+    """``codes`` codes in which a recogniser hears these words; a person takes ``own`` of them for the text."""
+    result = question.result(suite, 0, heard, judged, codes, system=system)
+    return replace(result, seconds=own / SOUND_TOKENS_PER_SECOND)

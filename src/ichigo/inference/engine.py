@@ -6,6 +6,7 @@ A model folder is a Hugging Face folder of a Llama (``config.json``, safetensors
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,22 +128,26 @@ class Engine:
         rows = _Rows([prompt], max_new_tokens, self.contract.pad, self._model)
         return Decoding(rows, max_new_tokens, self._tokens, self.contract.stop_ids)
 
-    @torch.inference_mode()
     def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
-        """Sum of the negative log-likelihood (nats) over labelled tokens, and their count.
+        """Sum of the negative log-likelihood (nats) over the labelled tokens of all ``examples``, and their count."""
+        each = self.losses(examples, batch, what)
+        return math.fsum(nats for nats, _ in each), sum(tokens for _, tokens in each)
+
+    @torch.inference_mode()
+    def losses(self, examples: Sequence[Example], batch: int, what: str = "loss") -> list[tuple[float, int]]:
+        """Sum of the negative log-likelihood (nats) over labelled tokens, and their count, of each example.
 
         Args:
             examples: laid out by :class:`Layouts`; a label is the id at its own position, -100 = no loss.
             batch: examples at once, padded on the right, where a causal model does not see the padding.
             what: name on the progress line.
         """
-        total, count = 0.0, 0
+        each: dict[int, tuple[float, int]] = {}
         progress = Progress(what, len(examples), "examples")
         for chosen in _batches([len(example.input_ids) for example in examples], batch):
-            nats, tokens = self._batch_loss([examples[number] for number in chosen])
-            total, count = total + nats, count + tokens
+            each.update(zip(chosen, self._batch_losses([examples[number] for number in chosen]), strict=True))
             progress.advance(len(chosen))
-        return total, count
+        return [each[number] for number in range(len(examples))]
 
     def _answers(self, rows: _Rows, max_new_tokens: int) -> list[Generation]:
         tokens: list[list[int]] = [[] for _ in rows.numbers]
@@ -161,7 +166,7 @@ class Engine:
             rows.advance(chosen, going)
         return [Generation(tuple(ids), "eot" if number in ended else "length") for number, ids in enumerate(tokens)]
 
-    def _batch_loss(self, examples: Sequence[Example]) -> tuple[float, int]:
+    def _batch_losses(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
         device, width = self._model.device, max(len(example.input_ids) for example in examples)
         ids = torch.full((len(examples), width), self.contract.pad)
         labels = torch.full((len(examples), width), IGNORE)
@@ -170,10 +175,12 @@ class Engine:
             labels[row, : len(example.labels)] = torch.from_numpy(example.labels)
         wanted = labels[:, 1:].to(device)  # the label of position t + 1 is what the output at t must say
         hidden = self._model.model(input_ids=ids.to(device), use_cache=False).last_hidden_state[:, :-1]
+        counts = (wanted != IGNORE).sum(dim=1).tolist()
         hidden, wanted = hidden[wanted != IGNORE], wanted[wanted != IGNORE]
         pieces = zip(torch.split(hidden, _LOGIT_ROWS), torch.split(wanted, _LOGIT_ROWS), strict=True)
         nats = [cross_entropy(self._model.lm_head(row).float(), ids, reduction="none") for row, ids in pieces]
-        return sum(piece.double().sum().item() for piece in nats), wanted.numel()
+        rows = torch.split(torch.cat(nats).double() if nats else torch.empty(0), counts)
+        return [(row.sum().item(), count) for row, count in zip(rows, counts, strict=True)]
 
     def _check_prompt(self, number: int, prompt: Ids, max_new_tokens: int) -> None:
         if len(prompt) == 0:

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ichigo.errors import PlatformError, UserError
@@ -132,6 +133,15 @@ class RunTree:
         tree.log_params(tree.parent, params)
         return tree
 
+    @classmethod
+    def begin_single(cls, experiment: str, run_key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> RunTree:
+        """Open a run without steps in the experiment with the id ``experiment``; it is this process's."""
+        mlflow = client()
+        run = mlflow.create_run(experiment, run_name=run_key, tags={RUN_KEY: run_key, **_owned(), **tags})
+        tree = cls(experiment, run.info.run_id, mlflow)
+        tree.log_params(tree.parent, params)
+        return tree
+
     def open_step(self, name: str, run_key: str) -> str:
         """Open a nested run for a step of this process; returns its id."""
         tags = {_PARENT: self.parent, RUN_KEY: run_key, STEP: name, **_owned()}
@@ -187,6 +197,10 @@ class RunTree:
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Store a small text file among a run's artifacts."""
         self._client.log_text(run_id, text, name)
+
+    def log_file(self, run_id: str, path: Path) -> None:
+        """Store a file among a run's artifacts."""
+        self._client.log_artifact(run_id, str(path))
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags on a run."""
