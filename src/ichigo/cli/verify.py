@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print a tree; 0 when everything is as committed, 4 otherwise."""
-    from ichigo.cli.models import connect
+    from ichigo.cli.naming import connect
     from ichigo.engines import platform
     from ichigo.store import Store
     from ichigo.store.verification import verify
