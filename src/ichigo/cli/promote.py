@@ -22,6 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     force = "overrule the gate, or skip a step; needs a reason"
     parser.add_argument("--force", action="store_true", help=force)
     parser.add_argument("--reason", metavar="TEXT", default="", help="kept in the ledger")
+    other = parser.add_argument_group(
+        "elsewhere", "copy it to another bucket or server and register it there as candidate; variables ICHIGO_TO_NAME "
+        "(ICHIGO_TO_AWS_ENDPOINT_URL, ICHIGO_TO_MLFLOW_TRACKING_PASSWORD ...) are NAME of the other servers"
+    )  # fmt: skip
+    other.add_argument("--to-store", metavar="S3", help="s3://bucket/prefix")
+    other.add_argument("--to-tracking", metavar="URI", help="MLflow's address there; default: the same server")
+    other.add_argument("--to-name", metavar="NAME", help="the model's name there; default: the same")
     after(parser)
 
 
@@ -40,9 +47,29 @@ def main(args: argparse.Namespace) -> int:
 
     connect(platform.default_home(os.environ).resolve())
     found = _version(args.model)
+    if args.to_store:
+        return _elsewhere(found, args)
+    if args.to_tracking or args.to_name:
+        raise UserError("--to-tracking and --to-name are about a copy; name its place with --to-store")
     opinion = opinion_of(found.name, found.version)
     about = {"force": args.force, "reason": args.reason, "after": args.after}
     say(move(found.name, found.version, args.to, opinion, **about), found.name)
+    return 0
+
+
+def _elsewhere(found: Registered, args: argparse.Namespace) -> int:
+    from ichigo.registry.transfer import transfer
+
+    if args.to or args.force or args.after is not None:
+        raise UserError("--to, --force and --after are about a ledger; copy first and promote there, as its deployers")
+    done = transfer(found, args.to_store, args.to_tracking, args.to_name, args.reason)
+    read = [one for one in done.findings if one.status == "ok"]
+    size, files = sum(one.size for one in read) / 2**20, sum(one.files for one in read)
+    print(f"copied and read back: {len(read)} artifacts, {files} files, {size:.1f} MiB; every digest as registered")
+    print(f"their past came as {len(done.findings) - len(read)} manifests; its bytes stay where they were")
+    new = "" if done.version.created else ", as it was already"
+    print(f"{done.version.name} version {done.version.version} at {args.to_tracking or 'this server'}{new}")
+    print(f"  -> {done.version.uri}")
     return 0
 
 

@@ -215,8 +215,10 @@ class Ledger:
 
     def _parsed(self, text: str) -> Entry:
         try:
-            return Entry(**json.loads(text))
-        except (ValueError, TypeError) as error:
+            body = json.loads(text)
+            numbers = {name: tuple(values) for name, values in body.pop("numbers").items()}
+            return Entry(**body, numbers=numbers)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(f"the ledger of {self.name} has an entry that cannot be read ({error})") from None
 
     def _found(self) -> str:

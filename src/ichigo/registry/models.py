@@ -111,7 +111,9 @@ def register(
     version = _version_of(mlflow, name, digest)
     if version is None:
         about = {DIGEST: digest, **tags}
-        made = mlflow.create_model_version(name, uri, run_id=mlflow_run, tags=about, description=description or None)
+        made = mlflow.create_model_version(
+            name, uri, run_id=mlflow_run, tags=about, description=description or None, await_creation_for=0
+        )
         version = Version(name, str(made.version), uri, True)
     else:
         _refresh(mlflow, version, tags, description)
