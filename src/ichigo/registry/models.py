@@ -17,7 +17,7 @@ from ichigo.recipe.schema import Registry, Rule
 from ichigo.registry.gate import Evidence, decide
 from ichigo.registry.ledger import CHAMPION
 from ichigo.registry.promotion import Opinion, current, place
-from ichigo.registry.tags import DIGEST, EVIDENCE, MANIFEST, RUN_KEY, VERDICT
+from ichigo.registry.tags import CARD, DIGEST, EVIDENCE, MANIFEST, RUN_KEY, VERDICT
 from ichigo.tracking.runs import client
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ __all__ = [
 
 LONGEST_DESCRIPTION = 5000  # characters: MLflow's column, which PostgreSQL enforces
 _LONGEST_TAG = 100_000  # characters: MLflow's limit
-_REFRESHED = (VERDICT, EVIDENCE)
+_REFRESHED = (VERDICT, EVIDENCE, CARD)  # of a model that was judged again
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,6 @@ def main(run: str, model: str, verdict: str) -> None:
             "uri": version.uri,
             "digest": artifact.digest,
             "alias": alias,
-            "card": written,
         }
         if not version.created:
             step.record.status = "reused"
