@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ichigo.errors import IntegrityError, UserError
 from ichigo.hashing import canonical_json
-from ichigo.tracking.runs import client
+from ichigo.tracking.runs import KIND, client
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -242,8 +242,8 @@ class Ledger:
         """Make the ledger, or find the one that somebody else has just made."""
         from mlflow.exceptions import MlflowException
 
-        place = self._client.create_experiment(f"{self._place} {secrets.token_hex(4)}")
         note = {"mlflow.note.content": _NOTE.format(name=self.name)}
+        place = self._client.create_experiment(f"{self._place} {secrets.token_hex(4)}", tags={**KIND, **note})
         run = self._client.create_run(place, run_name=f"ledger of {self.name}", tags=note).info.run_id
         self._client.set_terminated(run)
         self._client.set_experiment_tag(place, LEDGER_RUN, run)

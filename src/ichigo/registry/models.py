@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 LONGEST_DESCRIPTION = 5000  # characters: MLflow's column, which PostgreSQL enforces
+_ALIASES = "Who holds which alias, since when and why: `ichigo models {name}`, experiment `ichigo/ledger/{name}`."
 _LONGEST_TAG = 100_000  # characters: MLflow's limit
 _REFRESHED = (VERDICT, EVIDENCE, CARD)  # of a model that was judged again
 
@@ -175,7 +176,7 @@ def _ensure_model(mlflow: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        mlflow.create_registered_model(name)
+        mlflow.create_registered_model(name, description=_ALIASES.format(name=name))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
