@@ -166,6 +166,18 @@ def test_an_alias_whose_version_was_deleted_does_not_stop_the_next_run(mlflow: M
     assert [one.alias for one in drift(name)] == ["staging"]
 
 
+def test_a_champion_that_was_deleted_is_no_incumbent(mlflow: MlflowClient, name: str) -> None:
+    put(name, judged(0.9))
+    place(name, "1", "champion")
+    mlflow.delete_model_version(name, "1")
+    assert incumbent(name) is None
+    version = put(name, judged(0.6))
+    promote(name, version)
+    assert promote(name, version).verdict == "promote"
+    with pytest.raises(UserError, match="version 1, the champion before, is no longer in the registry"):
+        move_back(name)
+
+
 def test_a_run_that_is_repeated_writes_no_second_entry(name: str) -> None:
     record = judged(0.6)
     about = {"mlflow_run": None, "tags": {VERDICT: "promote", EVIDENCE: record.tag()}, "alias": "candidate"}

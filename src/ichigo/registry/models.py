@@ -169,7 +169,17 @@ def opinion_of(name: str, version: str) -> Callable[[str, str], Opinion]:
 
 
 def _evidence(name: str, version: str) -> Evidence | None:
-    return record_of(client().get_model_version(name, version)).evidence if version else None
+    """None for nobody, and for a version that somebody has deleted from the registry."""
+    from mlflow.exceptions import MlflowException
+
+    if not version:
+        return None
+    try:
+        return record_of(client().get_model_version(name, version)).evidence
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _ensure_model(mlflow: MlflowClient, name: str) -> None:
