@@ -9,6 +9,7 @@ import pytest
 
 from ichigo.errors import UserError
 from ichigo.registry.ledger import Entry, champions, checked_reason, holders, new_entry
+from ichigo.registry.promotion import standing
 
 
 def put(version: str, target: str, source: str = "", previous: str = "") -> Entry:
@@ -50,6 +51,15 @@ def test_a_rollback_leads_to_the_champion_before_and_then_to_the_one_before_that
     written.append(put("5", "champion", previous="1"))
     assert champions(written) == ["1", "5"]
     assert holders(written)["champion"] == "5"
+
+
+def test_a_version_stands_where_the_ledger_or_the_way_has_it_and_not_where_a_hand_put_it() -> None:
+    """Promoting a version that somebody called ``demo`` must not take ``demo`` away."""
+    held = {"demo": "1", "release": "1", "candidate": "2", "staging": "3", "champion": "3"}
+    assert standing("1", held, []) == ""
+    assert standing("1", held, [put("1", "release")]) == "release"
+    assert standing("2", held, []) == "candidate"
+    assert standing("3", held, []) == "champion"
 
 
 def test_other_aliases_are_no_champions() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ichigo.errors import UserError
 from ichigo.registry.ledger import (
+    CANDIDATE,
     CHAMPION,
     STAGING,
     Entry,
@@ -160,7 +161,7 @@ def move(
     ledger = Ledger(name, mlflow)
     written = ledger.entries()
     held = _current(_shown(mlflow, name), written)
-    source = _standing(version, held)
+    source = standing(version, held, written)
     target = target or (CHAMPION if source == STAGING else STAGING)
     _overtaken(name, f"put version {version} to {target}", written, after)
     if version == held.get(target):
@@ -235,9 +236,11 @@ def _written(name: str, ledger: Ledger, entry: Entry) -> Entry:
     return entry
 
 
-def _standing(version: str, held: Mapping[str, str]) -> str:
-    """The highest alias that the version holds; "" for none."""
-    own = sorted(alias for alias, holder in held.items() if holder == version)
+def standing(version: str, held: Mapping[str, str], written: Sequence[Entry]) -> str:
+    """The highest alias that the version holds on its way; "" for none. One that somebody set by hand, beside the
+    ledger and under a name of their own, is no step of the way."""
+    known = {CANDIDATE, STAGING, CHAMPION, *holders(written)}
+    own = sorted(alias for alias, holder in held.items() if holder == version and alias in known)
     return next((alias for alias in (CHAMPION, STAGING) if alias in own), own[0] if own else "")
 
 
