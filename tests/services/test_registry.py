@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ichigo.registry.models import Version, incumbent, register
+from ichigo.recipe.schema import Rule
+from ichigo.registry.gate import Evidence
+from ichigo.registry.models import EVIDENCE, RUN_KEY, VERDICT, Record, Version, incumbent, record_of, register
 from ichigo.tracking.runs import RunTree
 
 if TYPE_CHECKING:
@@ -98,14 +100,25 @@ def test_an_incumbent_is_the_holder_of_the_alias_with_its_runs_metrics(name: str
     put(name, "a", run=run_with({"transcription.wer": 0.5}))
     assert incumbent(name) is None  # a model that nobody promoted
     put(name, "a", alias="champion")
-    assert incumbent(name) == {"transcription.wer": 0.5}
+    assert incumbent(name) == Evidence({"transcription.wer": 0.5})
     put(name, "b", alias="candidate", run=run_with({"transcription.wer": 0.25, "loss.held_out": 1.5}))
-    assert incumbent(name) == {"transcription.wer": 0.5}
-    assert incumbent(name, "candidate") == {"transcription.wer": 0.25, "loss.held_out": 1.5}
+    assert incumbent(name) == Evidence({"transcription.wer": 0.5})
+    assert incumbent(name, "candidate") == Evidence({"transcription.wer": 0.25, "loss.held_out": 1.5})
 
 
 def test_an_incumbent_registered_by_hand_has_no_metrics(mlflow: MlflowClient, name: str) -> None:
     mlflow.create_registered_model(name)
     mlflow.create_model_version(name, uri_of("a"))
     mlflow.set_registered_model_alias(name, "champion", "1")
-    assert incumbent(name) == {}
+    assert incumbent(name) == Evidence({})
+
+
+def test_the_same_model_judged_again_has_its_new_evidence(mlflow: MlflowClient, name: str) -> None:
+    """Asked other items since; whoever promotes it goes by what was found last."""
+    for right, verdict in ((0.5, "hold"), (0.6, "promote")):
+        record = Record(Evidence({"m": right}, {"": f"items {right}"}), (Rule(metric="m", at_least=0.1),))
+        tags = {EVIDENCE: record.tag(), VERDICT: verdict, RUN_KEY: f"run-{verdict}"}
+        register(name, uri_of("a"), DIGESTS["a"], mlflow_run=None, tags=tags, alias=None, description=f"# {verdict}")
+    found = mlflow.get_model_version(name, "1")
+    assert record_of(found) == record
+    assert (found.tags[VERDICT], found.tags[RUN_KEY], found.description) == ("promote", "run-hold", "# promote")

@@ -13,7 +13,7 @@ import pytest
 
 from ichigo import recipe as recipes
 from ichigo.cli import evaluate as verb
-from ichigo.cli import models
+from ichigo.cli import naming
 from ichigo.corpus.contamination import read_matches
 from ichigo.corpus.texts import TextRow, write_texts
 from ichigo.corpus.tokens import write_tokens
@@ -102,11 +102,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 @pytest.fixture
 def tracked(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracked:
     """Names that a registry would know lead to the house's model; what is logged is kept."""
-    known = {"tiny@3": models.Stored(house.model, "run-1", "tiny version 3")}
-    lost = models.Stored(house.model, "run-9", "tiny version 9")
+    known = {"tiny@3": naming.Stored(house.model, "run-1", "tiny version 3")}
+    lost = naming.Stored(house.model, "run-9", "tiny version 9")
 
-    def stored(args: argparse.Namespace) -> models.Stored:
-        return {**known, "tiny@9": lost, "base": models.Stored(house.base, "run-1", "a base")}[args.model]
+    def stored(args: argparse.Namespace) -> naming.Stored:
+        return {**known, "tiny@9": lost, "base": naming.Stored(house.base, "run-1", "a base")}[args.model]
 
     tree = Tracked()
     monkeypatch.setattr(models, "stored", stored)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
 from ichigo.recipe.schema import Registry, Rule
-from ichigo.registry.gate import Decision, decide
+from ichigo.registry import gate
+from ichigo.registry.gate import Decision, Evidence
 
 RIGHT = "spoken_answers.exact_match"
 WER = "transcription.wer"
@@ -15,6 +17,15 @@ WER = "transcription.wer"
 
 def policy(*rules: Rule) -> Registry:
     return Registry(model_name="ichigo-tiny", rules=rules)
+
+
+SAME = {"": "a" * 64}
+
+
+def decide(candidate: Mapping[str, float], incumbent: Mapping[str, float] | None, policy: Registry) -> Decision:
+    """The gate's decision where both were asked the same items."""
+    held = None if incumbent is None else Evidence(incumbent, SAME)
+    return gate.decide(Evidence(candidate, SAME), held, policy)
 
 
 def by_metric(decision: Decision, metric: str) -> tuple[bool, float | None, str]:
@@ -113,3 +124,83 @@ def test_every_rule_is_reported_in_order_with_its_numbers() -> None:
         f"kept: {RIGHT} is 0.625 [0.5, 0.734], at least 0.5 asked; worse than the incumbent's 0.75",
         f"not kept: {WER} is 0.4, at most 0.3 asked; not worse than the incumbent's 0.5",
     ]
+
+
+LOST = "text.held_out.lost_points"
+MARGIN = policy(Rule(metric=LOST, at_most=15.0, bound="high"))
+
+
+@pytest.mark.parametrize(
+    ("high", "verdict"),
+    [(14.0, "promote"), (15.0, "promote"), (15.1, "refuse"), (math.nan, "refuse"), (None, "refuse")],
+)
+def test_non_inferiority_is_asked_of_the_end_of_the_interval(high: float | None, verdict: str) -> None:
+    """The point estimate alone, 2 lost points, would pass with one item."""
+    found = {LOST: 2.0, f"{LOST}.low": -9.0} | ({} if high is None else {f"{LOST}.high": high})
+    decision = decide(found, None, MARGIN)
+    assert decision.verdict == verdict
+    assert "at most 15 at the high end asked" in decision.rules[0].line
+    assert ("its high end is missing" in decision.rules[0].line) == (high is None or math.isnan(high))
+
+
+def test_a_bound_on_an_interval_still_compares_points_with_the_incumbent() -> None:
+    """A candidate asked fewer items has a wider interval and is not worse for that."""
+    before = {LOST: 2.0, f"{LOST}.low": 1.0, f"{LOST}.high": 3.0}
+    assert decide({LOST: 2.0, f"{LOST}.low": -9.0, f"{LOST}.high": 14.0}, before, MARGIN).verdict == "promote"
+    assert decide({LOST: 2.5, f"{LOST}.low": 2.4, f"{LOST}.high": 2.6}, before, MARGIN).verdict == "hold"
+
+
+def against(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Decision:
+    """A candidate that is better on both metrics, and what each was asked."""
+    return gate.decide(Evidence({RIGHT: 0.9, WER: 0.1}, ours), Evidence({RIGHT: 0.7, WER: 0.2}, theirs), POLICY)
+
+
+def test_an_incumbent_asked_other_items_holds_the_candidate() -> None:
+    """Better numbers on other questions prove nothing; a person decides."""
+    decision = against({"": "a" * 64}, {"": "b" * 64})
+    assert decision.verdict == "hold"
+    assert [(result.comparable, result.worse) for result in decision.rules] == [(False, False)] * 2
+    assert "not comparable: the incumbent's 0.7 is of other items (bbbbbbbb, the candidate's are aaaaaaaa)" in (
+        decision.rules[0].line
+    )
+    assert decision.line == "hold: 2 of 2 rules kept, worse than the incumbent on 0, not comparable on 2"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(SAME, {}), ({}, SAME), ({}, {})])
+def test_items_that_nobody_recorded_are_not_taken_for_the_same(
+    ours: Mapping[str, str], theirs: Mapping[str, str]
+) -> None:
+    decision = against(ours, theirs)
+    assert decision.verdict == "hold"
+    assert all("not comparable" in result.line for result in decision.rules)
+
+
+def test_only_the_suite_that_a_metric_comes_from_must_be_the_same() -> None:
+    same = {"": "a" * 64, "spoken_answers": "b" * 64, "transcription": "c" * 64}
+    decision = against(same, {**same, "": "d" * 64, "transcription": "e" * 64})
+    assert [result.comparable for result in decision.rules] == [True, False]
+    assert "not worse than the incumbent's 0.7" in decision.rules[0].line
+
+
+def test_a_metric_belongs_to_the_longest_suite_it_begins_with() -> None:
+    items = {"": "all", "spoken": "s", "spoken.held_out": "h", "loss_of": "x"}
+    names = ("spoken.held_out.exact_match", "spoken.other.wer", "spoken.held_outs.f1", "loss.held_out", "spoken")
+    assert [Evidence({}, items).asked(name) for name in names] == ["h", "s", "s", "all", "all"]
+
+
+def test_what_is_not_compared_cannot_hold() -> None:
+    """A band has no better side and a missing metric nothing to compare: other items do not matter to either."""
+    band = policy(Rule(metric=WER, at_least=0.0, at_most=1.0), Rule(metric=RIGHT, at_least=0.5))
+    decision = gate.decide(Evidence({WER: 0.1, RIGHT: 0.9}, SAME), Evidence({WER: 0.2}, {"": "b"}), band)
+    assert decision.verdict == "promote"
+
+
+def test_other_items_do_not_soften_a_refusal() -> None:
+    decision = gate.decide(Evidence({RIGHT: 0.1, WER: 0.1}, SAME), Evidence({RIGHT: 0.7, WER: 0.2}, {}), POLICY)
+    assert decision.verdict == "refuse"
+
+
+@pytest.mark.parametrize(("field", "bound"), [("at_most", "low"), ("at_least", "high")])
+def test_a_rule_may_not_ask_the_lenient_end(field: str, bound: str) -> None:
+    with pytest.raises(ValueError, match=f"found {bound} with {field}: fewer items would pass more easily"):
+        Rule.model_validate({"metric": WER, field: 0.5, "bound": bound})

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ichigo.cli import models
+from ichigo.cli import naming
 from ichigo.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--say", metavar="TEXT", action="append", default=[], help="a question for espeak-ng to speak")
     parser.add_argument("--text", metavar="TEXT", action="append", default=[], help="a written question")
     parser.add_argument("--voice", default=VOICE, help="espeak-ng voice of --say, for instance en-us+f2")
-    models.arguments(parser)
+    naming.arguments(parser)
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="longest answer; default 64")
     parser.add_argument("--repeat", metavar="N", type=positive, default=1, help="ask N times and give median times")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -56,7 +56,7 @@ def positive(text: str) -> int:
 def main(args: argparse.Namespace) -> int:
     """Read the questions, which needs no model, then ask them."""
     questions = read_questions(args)
-    model = models.locate(args, sound=not args.text)
+    model = naming.locate(args, sound=not args.text)
     print(f"asking {model.name}", file=sys.stderr)
     from ichigo.inference.session import Session
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ichigo.cli import models
+from ichigo.cli import naming
 from ichigo.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     recipe, experiment = past_of(source)
     parts = parts_of(source.artifact)
     asked = _asked(args.model, source, parts)
-    out = args.out or models.home_folder() / "evaluations" / (asked.digest[:_DIGITS] or Path(args.model).name)
+    out = args.out or naming.home_folder() / "evaluations" / (asked.digest[:_DIGITS] or Path(args.model).name)
     out.mkdir(parents=True, exist_ok=True)
     print(f"evaluating {asked.name} on the rows of {source.run}", file=sys.stderr)
     with redirect_stdout(sys.stderr):  # progress
@@ -89,19 +89,19 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _source(args: argparse.Namespace) -> models.Stored:
+def _source(args: argparse.Namespace) -> naming.Stored:
     """The model whose run's rows are asked."""
     if args.rows is None and args.model and (Path(args.model) / "config.json").is_file():
         raise UserError(f"{args.model} is a model folder, which does not say what it may be asked; add --rows MODEL")
-    return models.stored(argparse.Namespace(model=args.rows or args.model))
+    return naming.stored(argparse.Namespace(model=args.rows or args.model))
 
 
-def past_of(model: models.Stored) -> tuple[Recipe, str]:
+def past_of(model: naming.Stored) -> tuple[Recipe, str]:
     """The recipe of the run that ``model`` is known by, and the id of its MLflow experiment; :class:`UserError` if the
     store has no such run."""
     from ichigo.steps.records import Records, read_recipe
 
-    records = Records(models.store_of(model.artifact), model.run)
+    records = Records(naming.store_of(model.artifact), model.run)
     run = records.run() if model.run else None
     if run is None:
         raise UserError(
@@ -116,7 +116,7 @@ def parts_of(model: Artifact) -> Parts:
     from ichigo.inference.chain import ancestors
 
     found: dict[str, list[Artifact]] = {}
-    for ancestor in ancestors(model, models.store_of(model)):
+    for ancestor in ancestors(model, naming.store_of(model)):
         found.setdefault(ancestor.reference.kind, []).append(ancestor)
     if missing := [kind for kind in ("base", "tokenizer", "tokens", "corpus") if kind not in found]:
         raise UserError(
@@ -127,17 +127,17 @@ def parts_of(model: Artifact) -> Parts:
     return Parts(found["base"][0], found["tokenizer"][0], found["tokens"], written)
 
 
-def _asked(spec: str | None, source: models.Stored, parts: Parts) -> Asked:
+def _asked(spec: str | None, source: naming.Stored, parts: Parts) -> Asked:
     """The model that is asked: a folder, or an artifact with its own base and tokenizer."""
     from ichigo.steps.evaluate import Folders, systems_of
 
     if spec and (Path(spec) / "config.json").is_file():
-        folders = Folders(Path(spec), models.on_disk(parts.base), models.on_disk(parts.tokenizer))
+        folders = Folders(Path(spec), naming.on_disk(parts.base), naming.on_disk(parts.tokenizer))
         base = f"{parts.base.reference.kind} {parts.base.digest}"
         return Asked(folders, systems_of(f"folder {Path(spec).name}", base), "", spec, Path(spec).resolve().as_uri())
-    model = models.stored(argparse.Namespace(model=spec))
+    model = naming.stored(argparse.Namespace(model=spec))
     own = parts if model.artifact.digest == source.artifact.digest else parts_of(model.artifact)
-    folders = Folders(*(models.on_disk(one) for one in (model.artifact, own.base, own.tokenizer)))
+    folders = Folders(*(naming.on_disk(one) for one in (model.artifact, own.base, own.tokenizer)))
     systems = systems_of(*(f"{one.reference.kind} {one.digest}" for one in (model.artifact, own.base)))
     return Asked(folders, systems, model.artifact.digest, model.name, model.artifact.reference.uri)
 

@@ -39,7 +39,7 @@ def seconds(text: str) -> float:
 
 def main(args: argparse.Namespace) -> int:
     """List, ask, delete."""
-    from ichigo.cli.models import connect
+    from ichigo.cli.naming import connect
     from ichigo.engines import platform
     from ichigo.store import Store, garbage, workplace
 

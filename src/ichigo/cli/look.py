@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ichigo.cli import models
+from ichigo.cli import naming
 from ichigo.cli.ask import positive
 from ichigo.errors import UserError
 
@@ -44,7 +44,7 @@ class Past:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The model, and what to draw."""
-    models.stored_argument(parser)
+    naming.stored_argument(parser)
     parser.add_argument("--seed", metavar="N", type=int, required=True, help="draws the questions and who asks them")
     parser.add_argument("--questions", metavar="N", type=positive, default=300, help="how many; default 300")
     parser.add_argument("--voices", metavar="N", type=positive, default=5, help="reserved voices; default 5")
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     from ichigo.corpus.look import require_new
     from ichigo.evaluation.look import compare
 
-    model = models.stored(args)
+    model = naming.stored(args)
     past = past_of(model)
     print(f"looking at {model.name}, made by {past.run}", file=sys.stderr)
     with redirect_stdout(sys.stderr):  # progress
@@ -71,11 +71,11 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def past_of(model: models.Stored) -> Past:
+def past_of(model: naming.Stored) -> Past:
     """The past of ``model``; raises :class:`UserError` if the store does not know it or its recipe has no world."""
     from ichigo.steps.records import Records, read_recipe
 
-    records = Records(models.store_of(model.artifact), model.run)
+    records = Records(naming.store_of(model.artifact), model.run)
     run, summary = (records.run(), records.summary()) if model.run else (None, None)
     if run is None or summary is None:
         raise UserError(
@@ -105,7 +105,7 @@ def data_of(model: Artifact) -> tuple[list[TokenRow], list[TextRow]]:
 
     spoken: list[TokenRow] = []
     written: list[TextRow] = []
-    for ancestor in ancestors(model, models.store_of(model)):
+    for ancestor in ancestors(model, naming.store_of(model)):
         with tempfile.TemporaryDirectory() as folder:
             if ancestor.reference.kind == "tokens":
                 spoken += read_tokens(ancestor.fetch(Path(folder), TOKENS_FILE))
@@ -116,7 +116,7 @@ def data_of(model: Artifact) -> tuple[list[TokenRow], list[TextRow]]:
     return spoken, written
 
 
-def answered(model: models.Stored, rows: Sequence[Row], recipe: Recipe) -> dict[str, float]:
+def answered(model: naming.Stored, rows: Sequence[Row], recipe: Recipe) -> dict[str, float]:
     """What the evaluation measures, on ``rows``."""
     from ichigo.corpus.tokens import token_row
     from ichigo.corpus.world import REFUSAL
@@ -130,14 +130,14 @@ def answered(model: models.Stored, rows: Sequence[Row], recipe: Recipe) -> dict[
     from ichigo.steps.evaluate import item, one_thread_if_small
 
     one_thread_if_small(model.artifact.reference.size)
-    codes = WhisperVQ.open(models.its_tokenizer(model)).encode([read_audio(row.audio, row.id) for row in rows])
+    codes = WhisperVQ.open(naming.its_tokenizer(model)).encode([read_audio(row.audio, row.id) for row in rows])
     settings = recipe.evaluation.model_copy(update={"items": len(rows)})
     refusals = {normalise(REFUSAL)}
-    exam = Examiner(Engine.open(models.on_disk(model.artifact)), settings, recipe.seed, refusals=refusals)
+    exam = Examiner(Engine.open(naming.on_disk(model.artifact)), settings, recipe.seed, refusals=refusals)
     return ask_again(exam, [item(EvalRow, row) for row in map(token_row, rows, codes)])
 
 
-def _report(model: models.Stored, past: Past, args: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
+def _report(model: naming.Stored, past: Past, args: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
     variants = sorted({row.speaker.partition("+")[2] for row in rows})
     return {
         "model": model.name,

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ichigo.cli import models
+from ichigo.cli import naming
 
 HELP = "let a trained model say a text in sound tokens, and read the phones and words back from them"
 
@@ -20,14 +20,14 @@ HELP = "let a trained model say a text in sound tokens, and read the phones and 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The text and the model."""
     parser.add_argument("text", metavar="TEXT", help="what to say")
-    models.arguments(parser)
+    naming.arguments(parser)
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=10.0, help="longest speech; default 10")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
     """Generate, read back, and count the word errors against the text."""
-    model = models.locate(args, sound=True)
+    model = naming.locate(args, sound=True)
     assert model.tokenizer is not None
     print(f"{model.name} speaks", file=sys.stderr)
     from ichigo.inference.session import Session

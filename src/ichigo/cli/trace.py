@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print what was found."""
-    from ichigo.cli.models import connect
+    from ichigo.cli.naming import connect
     from ichigo.corpus.tracing import trace
     from ichigo.engines import platform
     from ichigo.registry.lookup import registered

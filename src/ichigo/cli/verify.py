@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print a tree; 0 when everything is as committed, 4 otherwise."""
-    from ichigo.cli.models import connect
+    from ichigo.cli.naming import connect
     from ichigo.engines import platform
     from ichigo.store import Store
     from ichigo.store.verification import verify
@@ -43,7 +43,11 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         print("\n".join(tree(findings, [one.uri for one in wanted], store.objects.uri)))
-    return 0 if all(finding.status == "ok" for finding in findings) else IntegrityError.exit_code
+    return 0 if all(map(_fine, findings)) else IntegrityError.exit_code
+
+
+def _fine(finding: Finding) -> bool:
+    return finding.status in {"ok", "away"}
 
 
 def _wanted(what: str | None, store: Store, home: Path) -> list[Wanted]:
@@ -85,7 +89,7 @@ def tree(findings: Sequence[Finding], roots: Sequence[str], store: str) -> list[
         if uri not in shown:
             _branch(by_uri, uri, "", "", shown, lines, store)
     size = sum(finding.size for finding in findings) / 2**20
-    bad = sum(finding.status != "ok" for finding in findings)
+    bad = sum(not _fine(finding) for finding in findings)
     verdict = f"{bad} of {len(findings)} artifacts are not as committed" if bad else "everything is as committed"
     lines.append(f"{verdict}: {len(findings)} artifacts, {sum(f.files for f in findings)} files, {size:.1f} MiB read")
     return lines
@@ -101,7 +105,8 @@ def _branch(
     if again:
         return
     shown.add(uri)
-    lines += [f"{'':<8} {indent}    {problem}" for problem in finding.problems]
+    said = [*finding.problems, *([f"its manifest; the bytes lie at {finding.bytes_at}"] if finding.bytes_at else [])]
+    lines += [f"{'':<8} {indent}    {one}" for one in said]
     for parent, address in sorted(finding.parents.items()):
         if address in by_uri:
             _branch(by_uri, address, parent, indent + "  ", shown, lines, store)

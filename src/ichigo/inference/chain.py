@@ -43,7 +43,7 @@ def ancestors(artifact: Artifact, store: Store) -> Iterator[Artifact]:
     waiting = list(artifact.parents.values())
     seen = set(waiting)
     while waiting:
-        parent = store.open_uri(waiting.pop(0))
+        parent = store.open_uri(store.here(waiting.pop(0)))
         yield parent
         new = [uri for uri in parent.parents.values() if uri not in seen]
         seen.update(new)

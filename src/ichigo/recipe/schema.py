@@ -393,11 +393,12 @@ class Evaluation(Section):
 
 
 class Rule(Section):
-    """One line of the gate: a metric and the bound that it must keep."""
+    """One line of the gate: a metric and the bound that it, or the named end of its 95 % interval, must keep."""
 
     metric: Text
     at_least: float | None = None
     at_most: float | None = None
+    bound: Literal["point", "low", "high"] = "point"
 
     @field_validator("at_most")
     @classmethod
@@ -406,6 +407,15 @@ class Rule(Section):
         if at_most is not None and at_least is not None and at_most < at_least:
             raise ValueError(f"found {at_most:g}, below at_least {at_least:g}: no value keeps both; swap them")
         return at_most
+
+    @field_validator("bound")
+    @classmethod
+    def _the_strict_end(cls, bound: str, info: ValidationInfo) -> str:
+        """The other end would pass a model that was asked too few items to say anything."""
+        lenient = {"low": "at_most", "high": "at_least"}.get(bound)
+        if lenient and info.data.get(lenient) is not None:
+            raise ValueError(f"found {bound} with {lenient}: fewer items would pass more easily; take the other end")
+        return bound
 
 
 class Registry(Section):

@@ -6,11 +6,15 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ichigo.errors import UserError
-from ichigo.registry.models import DIGEST, MANIFEST, RUN_KEY
+from ichigo.registry.tags import DIGEST, MANIFEST, RUN_KEY
 from ichigo.tracking.runs import client
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?")
 
@@ -49,20 +53,26 @@ def find(spec: str) -> Registered:
     except MlflowException as error:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
-        raise UserError(f"the registry has no {spec!r}; it has {_known(name)}") from None
+        raise UserError(f"the registry has no {spec!r}; it has {known(name)}") from None
     return _registered(found, found.aliases)
 
 
 def registered() -> list[Registered]:
     """Every version of every model, by name and number."""
+    return [one for one, _ in raw_versions()]
+
+
+def raw_versions(name: str | None = None) -> list[tuple[Registered, ModelVersion]]:
+    """The same of all models, or of one, each beside what MLflow says of it."""
     mlflow = client()
     aliases: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for model in _pages(mlflow.search_registered_models):
+    chosen = f"name = '{name}'" if name else None
+    for model in _pages(partial(mlflow.search_registered_models, filter_string=chosen)):
         for alias, version in model.aliases.items():
             aliases[model.name, str(version)].append(alias)
-    found = _pages(mlflow.search_model_versions)
+    found = _pages(partial(mlflow.search_model_versions, filter_string=chosen))
     ordered = sorted(found, key=lambda version: (version.name, int(version.version)))
-    return [_registered(version, aliases[version.name, str(version.version)]) for version in ordered]
+    return [(_registered(version, aliases[version.name, str(version.version)]), version) for version in ordered]
 
 
 def _pages(search: Callable[..., Any]) -> Iterator[Any]:
@@ -91,7 +101,8 @@ def _version(name: str, which: str | None) -> Any:
     return mlflow.get_model_version_by_alias(name, which)
 
 
-def _known(name: str) -> str:
+def known(name: str) -> str:
+    """What the registry has of the model called ``name``, or, if it has no such model, which it has."""
     models = client().search_registered_models()
     here = next((model for model in models if model.name == name), None)
     if here is None:

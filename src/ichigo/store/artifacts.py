@@ -28,6 +28,8 @@ from ichigo.store.workplace import discard, workplace
 
 POINTER = "COMMITTED.json"
 MANIFEST = "manifest.json"
+BYTES_AT = "bytes_at"
+"""Key of a pointer whose artifact came here as a manifest alone: the address of its bytes."""
 _TRANSFERS = 8  # files under way at once
 _HINTS = 20  # recent identities that explain why nothing was reused
 _REMEDY = "delete this attempt's prefix and run again: the step will be done anew"
@@ -106,7 +108,7 @@ class Artifact:
     def fetch(self, target: Path, prefix: str = "") -> Path:
         """Download the files below ``prefix`` into ``target``; :class:`IntegrityError` on the first wrong byte."""
         with ThreadPoolExecutor(_TRANSFERS) as pool:
-            list(pool.map(lambda file: self._fetch_one(file, target / file.path), self._below(prefix)))
+            list(pool.map(lambda file: self.fetch_file(file, target / file.path), self._below(prefix)))
         return target
 
     def read_json(self, path: str) -> Any:
@@ -126,7 +128,8 @@ class Artifact:
             raise IntegrityError(f"{self.reference.uri} holds no file {prefix!r}; it has {held}")
         return files
 
-    def _fetch_one(self, file: File, target: Path) -> None:
+    def fetch_file(self, file: File, target: Path) -> None:
+        """Download one of :attr:`files` to ``target``; :class:`IntegrityError` if these are not the committed bytes."""
         target.parent.mkdir(parents=True, exist_ok=True)
         key = f"{_key_of(self.reference.uri, self._objects)}/{file.path}"
         try:
@@ -224,6 +227,14 @@ class Store:
         if pointer["attempt"] == attempt:
             return self._read(kind, fingerprint, attempt, pointer["manifest"])
         return self._read(kind, fingerprint, attempt, None)
+
+    def here(self, uri: str) -> str:
+        """Where the artifact at ``uri`` lies in this store: there, or, of another store's, where a copy of it lies.
+
+        Manifests travel as they are (:mod:`~.copying`), so a copied artifact names its parents by their old addresses;
+        the last three parts of an address, KIND/FINGERPRINT/ATTEMPT, are nobody else's.
+        """
+        return located(uri, self.objects)
 
     def find(self, identity: Identity) -> Artifact | None:
         """The committed artifact of an identity, if there is one and its bytes are still there."""
@@ -375,6 +386,18 @@ def _intact(folder: Path, account: Iterable[Mapping[str, Any]]) -> tuple[File, .
     """The files of a draft if they are still those of its ``account``; a power cut may have emptied some."""
     files = tuple(_describe(folder))
     return files if files == tuple(File(**file) for file in account) else None
+
+
+def located(uri: str, objects: Objects) -> str:
+    """See :meth:`Store.here`."""
+    place = place_of(uri)
+    copied = not uri.startswith(f"{objects.uri}/") and any(objects.list(f"{place}/{MANIFEST}", limit=1))
+    return f"{objects.uri}/{place}" if copied else uri
+
+
+def place_of(uri: str) -> str:
+    """The last three parts of an artifact's address."""
+    return "/".join(uri.split("/")[-3:])
 
 
 def _parts_of(uri: str, objects: Objects) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ichigo.errors import IntegrityError
-from ichigo.store.artifacts import MANIFEST, POINTER, Store
+from ichigo.store.artifacts import MANIFEST, POINTER, Store, place_of
 from ichigo.store.objects import NoSuchObject, Objects, Stored, Upload
 
 _TRANSFERS = 8
@@ -92,7 +92,7 @@ def _with_ancestors(objects: Objects, roots: Iterable[str], known: Iterable[str]
         while waiting := (waiting & here) - live:
             live |= waiting
             parents = pool.map(lambda place: _parents(objects, place), waiting)
-            waiting = {place for own in parents for place in _places(own, objects.uri)}
+            waiting = {place_of(uri) for own in parents for uri in own}  # a copy names parents by their old addresses
     return live
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ichigo.hashing import sha256_bytes
-from ichigo.store.artifacts import MANIFEST, POINTER, File, Identity, Store, content_digest
+from ichigo.store.artifacts import BYTES_AT, MANIFEST, POINTER, File, Identity, Store, content_digest, located
 from ichigo.store.objects import NoSuchObject, Objects
 
-Status = Literal["ok", "damaged", "missing"]
+Status = Literal["ok", "away", "damaged", "missing"]
 _TRANSFERS = 8  # files read at once
 
 
@@ -35,7 +35,9 @@ class Wanted:
 class Finding:
     """One artifact: ``problems`` are empty where it is ``ok``; ``files`` and ``size`` (bytes) count what was read.
 
-    ``manifest`` is the SHA-256 that its manifest has, ``parent_manifests`` are those that it recorded.
+    One that is ``away`` came along as a manifest alone (:mod:`~.copying`), which is as it was; its bytes lie at
+    ``bytes_at``, in the store that it came from. ``manifest`` is the SHA-256 that its manifest has,
+    ``parent_manifests`` are those that it recorded.
     """
 
     uri: str
@@ -44,6 +46,7 @@ class Finding:
     files: int = 0
     size: int = 0
     manifest: str = ""
+    bytes_at: str = ""
     parents: dict[str, str] = field(default_factory=dict)
     parent_manifests: dict[str, str] = field(default_factory=dict)
 
@@ -81,7 +84,8 @@ def _check(objects: Objects, wanted: Wanted) -> Finding:
     except NoSuchObject:
         finding.add("missing", f"has no {MANIFEST}")
         return finding
-    finding.manifest, pointed = sha256_bytes(data), _pointed(objects, *parts)
+    finding.manifest = sha256_bytes(data)
+    pointed, finding.bytes_at = _pointed(objects, *parts)
     if pointed is None:
         finding.add("missing", f"was never committed: it has no {POINTER}")
     for whose, expected in (("whoever refers to it", wanted.manifest), ("its pointer", pointed)):
@@ -90,25 +94,30 @@ def _check(objects: Objects, wanted: Wanted) -> Finding:
     try:
         body = json.loads(data)
         files = [File(**file) for file in body["files"]]
-        finding.parents, finding.parent_manifests = dict(body["parents"]), dict(body.get("parent_manifests", {}))
+        finding.parents = {name: located(uri, objects) for name, uri in body["parents"].items()}
+        finding.parent_manifests = dict(body.get("parent_manifests", {}))
         for problem in _disagreements(body, files, parts[1], wanted.digest):
             finding.add("damaged", problem)
     except (ValueError, KeyError, TypeError) as error:
         finding.add("damaged", f"{MANIFEST} cannot be read ({error!r})")
         return finding
-    _check_files(objects, place, files, finding)
+    if finding.bytes_at and finding.status == "ok":
+        finding.status = "away"
+    elif not finding.bytes_at:
+        _check_files(objects, place, files, finding)
     return finding
 
 
-def _pointed(objects: Objects, kind: str, fingerprint: str, attempt: str) -> str | None:
-    """The manifest's digest that the pointer records, "" if it points to another attempt, None without a pointer."""
+def _pointed(objects: Objects, kind: str, fingerprint: str, attempt: str) -> tuple[str | None, str]:
+    """The manifest's digest that the pointer records ("" if it points to another attempt, None without a pointer), and
+    where the bytes are if only the manifest is here."""
     try:
         pointer = json.loads(objects.get(f"{kind}/{fingerprint}/{POINTER}"))
-        return str(pointer["manifest"]) if pointer["attempt"] == attempt else ""
+        return (str(pointer["manifest"]), pointer.get(BYTES_AT, "")) if pointer["attempt"] == attempt else ("", "")
     except NoSuchObject:
-        return None
+        return None, ""
     except (ValueError, KeyError, TypeError):
-        return "unreadable"
+        return "unreadable", ""
 
 
 def _disagreements(body: dict[str, Any], files: list[File], fingerprint: str, digest: str) -> Iterator[str]:

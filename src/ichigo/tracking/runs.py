@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 RUN_KEY = "ichigo.run_key"
 STEP = "ichigo.step"
 _PARENT = "mlflow.parentRunId"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on training runs and not on chat traces
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment that opens on training runs and not on chat traces."""
 _ATTEMPTS = 5
 _DUPLICATE = re.compile("unique|duplicate", re.IGNORECASE)  # sqlite and PostgreSQL, in the server's words
 _BATCH = 1000
@@ -76,7 +77,7 @@ def _create_experiment(mlflow: MlflowClient, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        made: str = mlflow.create_experiment(name, tags=_KIND)
+        made: str = mlflow.create_experiment(name, tags=KIND)
     except MlflowException as error:
         found = mlflow.get_experiment_by_name(name)
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
