@@ -74,11 +74,15 @@ def locate(args: argparse.Namespace, *, sound: bool) -> Model:
         IntegrityError: the stored bytes are not those that were committed or registered.
         PlatformError: the platform does not answer.
     """
+    from ichigo.registry.package import SPEECH_TOKENIZER
+
     home = _home()
     if given := _given_folder(args.model):
-        if sound and not args.tokenizer:
+        inside = given / SPEECH_TOKENIZER
+        if sound and not args.tokenizer and not inside.is_dir():
             raise UserError(f"{given} is a model folder, which holds no speech tokenizer; name one with --tokenizer")
-        return Model(given, _folder(args.tokenizer, home) if sound else None, str(given))
+        own = _folder(args.tokenizer, home) if args.tokenizer else inside
+        return Model(given, own if sound else None, str(given))
     found = _stored(args.model, home)
     tokenizer = (_folder(args.tokenizer, home) if args.tokenizer else its_tokenizer(found)) if sound else None
     return Model(on_disk(found.artifact), tokenizer, found.name)

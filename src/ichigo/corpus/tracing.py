@@ -23,7 +23,7 @@ from ichigo.corpus.tokens import TOKENS_FILE
 from ichigo.store import Artifact
 
 ITEMS_FILE = "items.jsonl"  # of an evaluation: an id per line, a row's or a dialogue's
-_MODELS = ("tokenizer", "base", "expanded")  # and model-<stage>
+_MODELS = ("tokenizer", "base", "expanded", "package")  # and model-<stage>
 
 
 @dataclass
@@ -58,6 +58,9 @@ def trace(wanted: str, artifacts: Sequence[Artifact]) -> Trace:
     _follow(artifacts, holding, mixes, found)
     for one in artifacts:
         _judged(one, holding, found)
+    for one in artifacts:
+        if one.reference.kind == "package" and (count := found.judged.get(one.parents["model"])):
+            found.judged[one.reference.uri] = count
     return found
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -122,8 +123,12 @@ class Latency:
 
 def joined_speech(seconds: float) -> Speech:
     """:data:`SENTENCES` said by espeak-ng in a row, cut after exactly ``seconds``."""
-    requests = [Request(text, _VOICE, _WORDS_PER_MINUTE, _PITCH) for text in SENTENCES]
-    return join(speak_all(requests), round(seconds * SAMPLE_RATE))
+    return join(_said(), round(seconds * SAMPLE_RATE))
+
+
+@cache
+def _said() -> tuple[Utterance, ...]:
+    return tuple(speak_all([Request(text, _VOICE, _WORDS_PER_MINUTE, _PITCH) for text in SENTENCES]))
 
 
 def join(utterances: Sequence[Utterance], samples: int) -> Speech:
