@@ -19,6 +19,7 @@ from components.finish import finish
 from components.foundation import foundation
 from components.gate import gate
 from components.mix import mix
+from components.package import package
 from components.prepare import prepare
 from components.register import register
 from components.tokenize import tokenize
@@ -62,7 +63,8 @@ def ichigo(run: str, recipe_uri: str, recipe_digest: str) -> None:
         judged = step(evaluate, run=run, model=model, **beside).outputs["evaluation"]
         verdict = step(gate, run=run, evaluation=judged).output
         with dsl.If(verdict != "refuse", name="not-refused"):
-            step(register, run=run, model=model, verdict=verdict)
+            packed = step(package, run=run, model=model, tokenizer=tokenizer).outputs["package"]
+            step(register, run=run, model=packed, verdict=verdict)
 
 
 def compile_to(path: Path = COMPILED) -> Path:

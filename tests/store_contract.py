@@ -18,6 +18,7 @@ from ichigo.errors import IntegrityError, UserError
 from ichigo.hashing import sha256_bytes
 from ichigo.store import Artifact, Draft, Identity, NoSuchObject, Objects, Reference, Store
 from ichigo.store.objects import Stored, Upload
+from ichigo.store.verification import Wanted, verify
 
 FILES = {
     "model.bin": bytes(range(256)) * 40,
@@ -47,6 +48,10 @@ class Watched:
         self._before_put(next(self._count))
         self._objects.put_file(key, path)
 
+    def copy(self, source: str, key: str) -> None:
+        self._before_put(next(self._count))
+        self._objects.copy(source, key)
+
     def get(self, key: str) -> bytes:
         return self._objects.get(key)
 
@@ -75,6 +80,21 @@ class Watched:
         self._objects.abort(upload)
 
 
+def fill(draft: Draft, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = draft.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def taking(store: Store, identity: Identity, artifact: Artifact, own: Mapping[str, bytes]) -> Artifact:
+    """Commit the files of ``artifact`` and ``own`` ones as one artifact."""
+    with store.write(identity, parents={}, keep=True) as draft:
+        draft.take(artifact)
+        fill(draft, own)
+    return draft.committed
+
+
 def commit(
     objects: Objects,
     files: Mapping[str, bytes] = FILES,
@@ -85,10 +105,7 @@ def commit(
 ) -> Artifact:
     """Write ``files`` as an artifact."""
     with Store(objects).write(identity, parents={}, run=run) as draft:
-        for name, data in files.items():
-            path = draft.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        fill(draft, files)
         draft.facts.update(facts or {})
     return draft.committed
 
@@ -142,6 +159,16 @@ class ObjectsContract:
         objects.put("key", b"second")
         assert objects.get("key") == b"second"
         assert list(objects.list("key")) == [("key", 6)]
+
+    def test_a_copy_is_the_same_bytes_and_stays_when_its_source_goes(self, objects: Objects) -> None:
+        data = bytes(range(256)) * 40_000  # more than one part of a transfer
+        objects.put("from/model.bin", data)
+        objects.copy("from/model.bin", "to/ünï/model.bin")
+        objects.delete("from/model.bin")
+        assert objects.sha256("to/ünï/model.bin") == sha256_bytes(data)
+        with pytest.raises(NoSuchObject, match=r"from/model\.bin"):
+            objects.copy("from/model.bin", "elsewhere")
+        assert list(objects.list("elsewhere")) == []
 
     def test_a_missing_key_is_named_and_leaves_no_file(self, objects: Objects, tmp_path: Path) -> None:
         with pytest.raises(NoSuchObject, match="nothing/here"):
@@ -207,6 +234,32 @@ class StoreContract:
         child = Store(objects).open(draft.committed.reference)
         assert child.parents == {"start": parent.reference.uri}
         assert child.parent_manifests == {"start": parent.reference.manifest}
+
+    def test_what_is_taken_from_another_artifact_is_part_of_this_one(self, objects: Objects, tmp_path: Path) -> None:
+        parent, store = commit(objects), Store(objects)
+        identity = Identity("package", {}, {"model": parent.digest}, "")
+        with store.write(identity, parents={"model": parent.reference}) as draft:
+            draft.take(parent)
+            draft.take(parent, ["nested/empty"], below="apart")
+            (draft.folder / "notes").write_bytes(b"own")
+        expected = FILES | {"apart/nested/empty": b"", "notes": b"own"}
+        made = store.open(draft.committed.reference)
+        assert content(made, tmp_path) == expected
+        assert [file.path for file in made.files] == sorted(expected)
+        assert made.digest == commit(objects, expected, identity=Identity("other", {}, {}, "")).digest
+        assert [finding.status for finding in verify(store, [Wanted(made.reference.uri)])] == ["ok", "ok"]
+
+    def test_what_is_gone_or_there_twice_is_not_taken(self, objects: Objects) -> None:
+        parent, store = commit(objects), Store(objects)
+        identity = Identity("package", {}, {}, "")
+        with pytest.raises(UserError, match=r"model\.bin is there twice"):
+            taking(store, identity, parent, {"model.bin": b"own"})
+        with pytest.raises(IntegrityError, match="holds no file 'absent'"), store.write(identity, parents={}) as draft:
+            draft.take(parent, ["absent"])
+        objects.delete(f"{parent.reference.uri.removeprefix(objects.uri + '/')}/model.bin")
+        with pytest.raises(IntegrityError, match=r"model\.bin was committed but is gone"):
+            taking(store, identity, parent, {})
+        assert store.find(identity) is None
 
     def test_a_prefix_brings_only_the_files_below_it(self, objects: Objects, tmp_path: Path) -> None:
         artifact = commit(objects, FILES | {"config.json": b'{"layers": 2}'})

@@ -36,7 +36,7 @@ from ichigo.store.objects import open_objects
 STAGES = {stage.name: stage for stage in recipes.load("smoke").stages}
 WITH_ARTIFACTS = (
     *("prepare", "tokenizer", "base", "contract", "tokenize-shard-00000", "tokenize-shard-00001", "mix", "expand"),
-    *("pretrain", "instruct", "enhance", "evaluate"),
+    *("pretrain", "instruct", "enhance", "evaluate", "package"),
 )
 EVERY_STEP = {*WITH_ARTIFACTS, "gate", "register"}
 UNTIL_INSTRUCT = ("--set", "stages.pretrain.steps=10", "--set", "stages.pretrain.learning_rate=2e-3")
@@ -280,12 +280,13 @@ def test_a_nested_run_names_the_artifacts_that_its_step_read(house: House, first
     assert read == {artifact["digest"][:36]: artifact["uri"] for artifact in parents}
 
 
-def test_the_registered_version_points_at_the_trained_artifact(house: House, first: Ended) -> None:
+def test_the_registered_version_points_at_the_package_of_the_trained_model(house: House, first: Ended) -> None:
     version = house.mlflow.get_model_version_by_alias("ichigo-smoke", "candidate")
-    trained = first.steps["enhance"]["artifact"]
-    assert version.source == trained["uri"] == first.summary["model"]["uri"]
+    packed = first.steps["package"]["artifact"]
+    assert version.source == packed["uri"] == first.summary["model"]["uri"]
+    assert house.store.open_uri(packed["uri"]).parents["model"] == first.steps["enhance"]["artifact"]["uri"]
     assert version.run_id == first.summary["mlflow"]["mlflow_run"]
-    expected = {"ichigo.digest": trained["digest"], "ichigo.run_key": first.summary["run_key"]}
+    expected = {"ichigo.digest": packed["digest"], "ichigo.run_key": first.summary["run_key"]}
     assert expected.items() <= version.tags.items()
 
 
@@ -371,13 +372,13 @@ def test_the_same_corpus_and_tokenizer_give_the_same_bytes_again(house: House, f
 def test_a_changed_field_repeats_the_step_that_reads_it_and_what_follows(house: House, first: Ended) -> None:
     ended = house.run("--set", "stages.enhance.learning_rate=5e-4")
     assert ended.status == 0
-    changed = {"enhance", "evaluate", "gate", "register"}
+    changed = {"enhance", "evaluate", "gate", "package", "register"}
     assert ended.statuses == dict.fromkeys(EVERY_STEP - changed, "reused") | dict.fromkeys(changed, "done")
     assert ended.steps["enhance"]["reason"] == "changed: settings.stage.learning_rate: 0.001 -> 0.0005"
     assert (
         f'inputs.model: "{first.steps["enhance"]["artifact"]["digest"][:12]}" -> ' in ended.steps["evaluate"]["reason"]
     )
-    assert set(house.nested(ended.summary)) == {"enhance", "evaluate"}
+    assert set(house.nested(ended.summary)) == {"enhance", "evaluate", "package"}
     assert ended.summary["model"]["version"] != first.summary["model"]["version"]
 
 

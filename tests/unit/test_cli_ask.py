@@ -80,7 +80,21 @@ def test_json_is_all_of_standard_output(ask: Ask, tmp_path: Path) -> None:
         voice("two three").size // 640,
     ]
     assert (report["repeat"], report["warm_up"], report["threads"]) == (3, True, 1)
-    assert set(report["turns"][0]["milliseconds"]) == {"tokenise", "prefill", "first_token", "to_first_token", "total"}
+    parts = {"tokenise", "prefill", "first_token", "to_first_token", "total", "while_spoken"}
+    assert set(report["turns"][0]["milliseconds"]) == parts
+
+
+def test_a_stream_is_refused_in_words_and_asked_as_a_whole(ask: Ask, tmp_path: Path) -> None:
+    """The tokenizer here hears whole recordings, as the published one does."""
+    (tmp_path / "question.wav").write_bytes(wav(voice()))
+    plain, streamed = (ask("question.wav", "--json", *more) for more in ((), ("--stream",)))
+    assert "hears whole recordings and cannot stream" in streamed[2]
+    assert "plain mode" in streamed[2]
+    assert json.loads(streamed[1])["turns"][0]["answer"] == json.loads(plain[1])["turns"][0]["answer"]
+    assert json.loads(streamed[1])["turns"][0]["milliseconds"]["while_spoken"] == 0
+    status, _, err = ask("--text", "hello", "--stream")
+    assert status == 2
+    assert "--stream" in err
 
 
 def test_turns_of_a_conversation_depend_on_what_came_before(ask: Ask) -> None:

@@ -109,10 +109,10 @@ def tracked(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
         return {**known, "tiny@9": lost, "base": naming.Stored(house.base, "run-1", "a base")}[args.model]
 
     tree = Tracked()
-    monkeypatch.setattr(models, "stored", stored)
-    monkeypatch.setattr(models, "store_of", lambda artifact: house.store)
-    monkeypatch.setattr(models, "home_folder", lambda: tmp_path / "home")
-    monkeypatch.setattr(models, "on_disk", lambda artifact: _fetched(artifact, tmp_path / "cache"))
+    monkeypatch.setattr(naming, "stored", stored)
+    monkeypatch.setattr(naming, "store_of", lambda artifact: house.store)
+    monkeypatch.setattr(naming, "home_folder", lambda: tmp_path / "home")
+    monkeypatch.setattr(naming, "on_disk", lambda artifact: _fetched(artifact, tmp_path / "cache"))
     monkeypatch.setattr("ichigo.tracking.runs.RunTree", tree)
     return tree
 

@@ -186,7 +186,7 @@ def test_the_live_table_gives_way_to_the_table_of_the_run_and_stays_without_one(
 def test_the_plan_is_the_order_in_which_the_pipeline_runs() -> None:
     plan = planned_steps(compiled_pipeline())
     assert plan[:2] == ("begin", "prepare")
-    assert plan[-3:] == ("gate", "register", "finish")
+    assert plan[-4:] == ("gate", "package", "register", "finish")
     order = [
         "prepare",
         "tokenizer",

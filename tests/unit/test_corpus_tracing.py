@@ -57,6 +57,8 @@ class House:
         asked = [JUDGED.id, JUDGED.id, "another"]
         inputs = {"model": "model-instruct", "tokens-0": "tokens"}
         self.make("evaluation", inputs, lambda folder: write_items(folder, asked))
+        packed = {"model": "model-instruct", "tokenizer": "tokenizer"}
+        self.make("package", packed, lambda folder: (folder / "m").touch())
 
     def make(self, name: str, parents: Mapping[str, str], fill: Callable[[Path], object]) -> None:
         kind = name.removeprefix("other-")
@@ -103,14 +105,15 @@ def test_a_test_row_leads_to_the_evaluations_that_asked_it_and_into_no_model(hou
     found, uses = house.trace(JUDGED.id)
     assert set(uses) == {"corpus", "tokens", "evaluation"}
     assert found.trained == {}
-    assert found.judged == {house.uri("model-instruct"): 2}
+    assert found.judged == {house.uri("model-instruct"): 2, house.uri("package"): 2}
 
 
 def test_a_written_row_leads_to_the_base_that_read_it_and_what_stands_on_it(house: House) -> None:
     found, uses = house.trace("7e" * 8)
     assert uses["base"] == ["read 1 of them"]
     assert uses["expanded"] == ["stands on one that did (base)"]
-    assert set(found.trained) == {house.uri(name) for name in ("base", "expanded", "model-pretrain", "model-instruct")}
+    standing = ("base", "expanded", "model-pretrain", "model-instruct", "package")
+    assert set(found.trained) == {house.uri(name) for name in standing}
     assert house.trace("7f" * 8)[0].trained == {}  # of split test
 
 
@@ -125,7 +128,7 @@ def test_a_speaker_is_all_of_their_rows(house: House) -> None:
 
 
 def test_what_is_registered_is_named_with_what_it_was_used_for(house: House) -> None:
-    model = Registered("tiny", "3", house.uri("model-instruct"), "", aliases=("champion",))
+    model = Registered("tiny", "3", house.uri("package"), "", aliases=("champion",))
     other = Registered("tiny", "4", "s3://elsewhere/store/model/1/2", "")
     found, _ = house.trace("anna")
     said = lines("anna", found, [model, other], house.store.objects.uri)

@@ -13,7 +13,7 @@ import pytest
 from ichigo.errors import PlatformError
 from ichigo.store import Draft, Identity, MemoryObjects, Objects, Store
 from ichigo.store.workplace import folder_of, kept, remove
-from tests.store_contract import IDENTITY, Killed, Watched, content
+from tests.store_contract import IDENTITY, Killed, Watched, content, taking
 
 OTHER = Identity("model", {"steps": 11}, {}, "")
 
@@ -50,6 +50,22 @@ def dying(last: int, error: BaseException) -> Objects:
 
 
 DEATHS = [PlatformError("S3 does not answer"), Killed()]
+
+
+def test_what_a_draft_took_is_part_of_the_finished_work(home: Path, tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    with Store(objects).write(OTHER, parents={}) as source:
+        (source.folder / "weights").write_bytes(b"other")
+
+    def die(number: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        taking(Store(Watched(objects, die)), IDENTITY, source.committed, {"own": b"1"})
+    draft = write(objects)
+    assert draft.kept
+    (tmp_path / "to").mkdir()
+    assert content(draft.committed, tmp_path / "to") == {"own": b"1", "weights": b"other"}
 
 
 @pytest.mark.parametrize("error", DEATHS, ids=["outage", "kill"])

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILED = ROOT / "pipelines" / "ichigo.yaml"
 STEPS = {
     *("begin", "prepare", "foundation", "contract", "tokenize", "mix", "expand", "train"),
-    *("evaluate", "gate", "register", "finish"),
+    *("evaluate", "gate", "package", "register", "finish"),
 }
 ROOT_PARAMETERS = {"run", "recipe_uri", "recipe_digest"}
 SECRET = re.compile(
@@ -213,7 +213,9 @@ class TestTasks:
         register = tasks_of(ir, condition)["register"]
         assert value_of(register, "verdict") == {"componentInputParameter": tested}
         assert source_of(condition, "pipelinechannel--train-3-model") == ("train-3", "model")
-        assert register["inputs"]["artifacts"]["model"] == {"componentInputArtifact": "pipelinechannel--train-3-model"}
+        package = tasks_of(ir, condition)["package"]
+        assert package["inputs"]["artifacts"]["model"] == {"componentInputArtifact": "pipelinechannel--train-3-model"}
+        assert source_of(register, "model") == ("package", "package")
 
     def test_every_step_gets_the_run_from_the_root(self, ir: Json) -> None:
         """And from no task's output: kfp.local gives a task in a loop the loop's item in place of such a parameter."""

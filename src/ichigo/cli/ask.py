@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ichigo.cli import naming
-from ichigo.errors import UserError
+from ichigo.errors import TokenizerError, UserError
 
 if TYPE_CHECKING:
     from ichigo.inference.session import Question, Reply, Session, Timings
@@ -41,6 +41,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", metavar="TEXT", action="append", default=[], help="a written question")
     parser.add_argument("--voice", default=VOICE, help="espeak-ng voice of --say, for instance en-us+f2")
     naming.arguments(parser)
+    stream = "hear a recording while it is said: time counts from its end, and only its end is left to compute then"
+    parser.add_argument("--stream", action="store_true", help=stream)
     parser.add_argument("--max-new-tokens", metavar="N", type=positive, default=64, help="longest answer; default 64")
     parser.add_argument("--repeat", metavar="N", type=positive, default=1, help="ask N times and give median times")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -76,6 +78,8 @@ def read_questions(args: argparse.Namespace) -> list[tuple[str, Question]]:
     """
     if sum(map(bool, (args.files, args.say, args.text))) != 1:
         raise UserError("ask with recordings, with --say or with --text; give one of the three, once for each turn")
+    if args.text and args.stream:
+        raise UserError("--stream hears a recording while it is said; leave it out for --text")
     if args.text:
         return [(text, text) for text in args.text]
     from ichigo.inference.level import has_energy
@@ -93,17 +97,30 @@ def converse(session: Session, questions: Sequence[tuple[str, Question]], args: 
 
     history: list[Turn] = []
     asked: list[Asked] = []
+    ask = _way_to_ask(session, args.stream)
     for name, question in questions:
-        session.ask(question, history, max_new_tokens=2)
+        ask(question, history, max_new_tokens=2)
         if not args.json:
             print(f"\n{name}\n> ", end="", flush=True)
-        first = session.ask(question, history, max_new_tokens=args.max_new_tokens, listen=None if args.json else _print)
-        more = [session.ask(question, history, max_new_tokens=args.max_new_tokens) for _ in range(args.repeat - 1)]
+        first = ask(question, history, max_new_tokens=args.max_new_tokens, listen=None if args.json else _print)
+        more = [ask(question, history, max_new_tokens=args.max_new_tokens) for _ in range(args.repeat - 1)]
         history.append(first.turn)
         asked.append(Asked(name, first, medians([reply.timings for reply in (first, *more)])))
         if not args.json:
             print(describe(asked[-1], args.repeat))
     return asked
+
+
+def _way_to_ask(session: Session, stream: bool) -> Callable[..., Reply]:
+    """How questions are put to ``session``: as a whole, unless they shall and can be streamed."""
+    if not stream:
+        return session.ask
+    try:
+        session.listen()
+    except TokenizerError as error:
+        print(f"plain mode: {error}", file=sys.stderr)
+        return session.ask
+    return session.ask_while_spoken
 
 
 def describe(asked: Asked, repeat: int) -> str:

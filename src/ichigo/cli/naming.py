@@ -59,9 +59,10 @@ def stored_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help=f"{_KNOWN_BY}; {_DEFAULT}")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--tokenizer``, for :func:`locate`."""
-    parser.add_argument("--model", metavar="MODEL", help=f"{_KNOWN_BY}, or a model folder; {_DEFAULT}")
+def arguments(parser: argparse.ArgumentParser, model: str = "--model") -> None:
+    """``--model``, or ``model`` as an argument by its place, and ``--tokenizer``, for :func:`locate`."""
+    nargs = None if model.startswith("-") else "?"
+    parser.add_argument(model, metavar="MODEL", nargs=nargs, help=f"{_KNOWN_BY}, or a model folder; {_DEFAULT}")
     parser.add_argument("--tokenizer", metavar="PLACE", help=_TOKENIZER_HELP)
 
 
@@ -73,14 +74,31 @@ def locate(args: argparse.Namespace, *, sound: bool) -> Model:
         IntegrityError: the stored bytes are not those that were committed or registered.
         PlatformError: the platform does not answer.
     """
+    from ichigo.registry.package import SPEECH_TOKENIZER
+
     home = home_folder()
     if given := _given_folder(args.model):
-        if sound and not args.tokenizer:
+        inside = given / SPEECH_TOKENIZER
+        if sound and not args.tokenizer and not inside.is_dir():
             raise UserError(f"{given} is a model folder, which holds no speech tokenizer; name one with --tokenizer")
-        return Model(given, _tokenizer_folder(args.tokenizer, home) if sound else None, str(given))
+        own = _folder(args.tokenizer, home) if args.tokenizer else inside
+        return Model(given, own if sound else None, str(given))
     found = _stored(args.model, home)
-    tokenizer = (_tokenizer_folder(args.tokenizer, home) if args.tokenizer else its_tokenizer(found)) if sound else None
+    tokenizer = (_folder(args.tokenizer, home) if args.tokenizer else its_tokenizer(found)) if sound else None
     return Model(on_disk(found.artifact), tokenizer, found.name)
+
+
+def locate_base(args: argparse.Namespace) -> Path | None:
+    """The folder of the base model that ``--base`` names or that ``--model`` was made from; None where neither is."""
+    if args.base:
+        return _folder(args.base, home_folder())
+    if _given_folder(args.model):
+        return None
+    from ichigo.inference.chain import ancestors
+
+    model = _stored(args.model, home_folder()).artifact
+    past = ancestors(model, store_of(model))
+    return next((on_disk(one) for one in past if one.reference.kind == "base"), None)
 
 
 def stored(args: argparse.Namespace) -> Stored:
@@ -205,5 +223,5 @@ def _cached(artifact: Artifact, home: Path) -> Path:
     return local_folder(artifact, home / "cache")
 
 
-def _tokenizer_folder(place: str, home: Path) -> Path:
+def _folder(place: str, home: Path) -> Path:
     return _cached(_artifact(place.rstrip("/"), home), home) if place.startswith("s3://") else Path(place)

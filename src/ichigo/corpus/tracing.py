@@ -24,7 +24,7 @@ from ichigo.store import Artifact
 
 ITEMS_FILE = "items.parquet"  # of an evaluation: an id per row, a row's or a dialogue's
 _OLD_ITEMS_FILE = "items.jsonl"  # of one made before there were tables: the same per line
-_MODELS = ("tokenizer", "base", "expanded")  # and model-<stage>
+_MODELS = ("tokenizer", "base", "expanded", "package")  # and model-<stage>
 
 
 @dataclass
@@ -59,6 +59,9 @@ def trace(wanted: str, artifacts: Sequence[Artifact]) -> Trace:
     _follow(artifacts, holding, mixes, found)
     for one in artifacts:
         _judged(one, holding, found)
+    for one in artifacts:
+        if one.reference.kind == "package" and (count := found.judged.get(one.parents["model"])):
+            found.judged[one.reference.uri] = count
     return found
 
 

@@ -127,6 +127,8 @@ def starting_at(recipe: Recipe, step: FirstStep, model: str, endpoints: Endpoint
     artifact = Store.at(endpoints.store).open_uri(uri)
     if not any(file.path == "config.json" for file in artifact.files):
         raise UserError(f"--model {model}: {uri} is no model but {artifact.reference.kind}; name one with config.json")
+    if artifact.reference.kind == "package":  # what goes on is the model in it, whose evaluation may be there already
+        uri = artifact.parents["model"]
     return recipe.model_copy(update={"start": Start(step=step, model=uri)})
 
 

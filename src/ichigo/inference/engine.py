@@ -85,6 +85,11 @@ class Engine:
         """Tokens that a prompt and its answer may have together."""
         return int(self._model.config.max_position_embeddings)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights, in which everything but the choice of a token is computed."""
+        return self._model.dtype
+
     def stray_sound(self, tokens: Ids) -> bool:
         """Whether generated ids hold a sound token or a sound marker, which no text answer should."""
         return any(token >= self.contract.sound_start for token in tokens)
@@ -118,15 +123,17 @@ class Engine:
             progress.advance(len(chosen))
         return [answers[number] for number in range(len(prompts))]
 
-    def begin(self, prompt: Ids, max_new_tokens: int) -> Decoding:
+    def begin(self, prompt: Ids, max_new_tokens: int, *, stops: bool = True) -> Decoding:
         """Prefill one prompt; the result gives the answer's tokens one by one, those of :meth:`generate` alone.
 
-        The prefill is complete on return, on a GPU as well, so that a caller can time it. Raises what :meth:`generate`
-        raises.
+        The prefill is complete on return, on a GPU as well, so that a caller can time it. Without ``stops`` the answer
+        has ``max_new_tokens`` tokens whatever the model says. Raises what :meth:`generate` raises.
         """
-        self._check_prompt(0, prompt, max_new_tokens)
-        rows = _Rows([prompt], max_new_tokens, self.contract.pad, self._model)
-        return Decoding(rows, max_new_tokens, self._tokens, self.contract.stop_ids)
+        return self.prefill().begin(prompt, max_new_tokens, stops=stops)
+
+    def prefill(self) -> Prefill:
+        """A prompt whose tokens come one part after the other."""
+        return Prefill(self, self._model)
 
     def loss(self, examples: Sequence[Example], batch: int, what: str = "loss") -> tuple[float, int]:
         """Sum of the negative log-likelihood (nats) over the labelled tokens of all ``examples``, and their count."""
@@ -182,17 +189,54 @@ class Engine:
         rows = torch.split(torch.cat(nats).double() if nats else torch.empty(0), counts)
         return [(row.sum().item(), count) for row, count in zip(rows, counts, strict=True)]
 
-    def _check_prompt(self, number: int, prompt: Ids, max_new_tokens: int) -> None:
+    def _check_prompt(self, number: int, prompt: Ids, max_new_tokens: int, before: int = 0) -> None:
+        """``before`` tokens of the prompt went in earlier."""
         if len(prompt) == 0:
             raise DataError(f"prompt {number} is empty; every prompt ends with the assistant header")
         strange = next((int(token) for token in prompt if not 0 <= token < self._tokens), None)
         if strange is not None:
             raise ContractError(f"prompt {number} holds id {strange}; the contract's ids are 0..{self._tokens - 1}")
-        if len(prompt) + max_new_tokens > self.positions:
+        if before + len(prompt) + max_new_tokens > self.positions:
             raise DataError(
-                f"prompt {number} has {len(prompt)} tokens; with {max_new_tokens} new ones it exceeds the model's "
-                f"{self.positions} positions; shorten the recording or lower max_new_tokens"
+                f"prompt {number} has {before + len(prompt)} tokens; with {max_new_tokens} new ones it exceeds the "
+                f"model's {self.positions} positions; shorten the recording or lower max_new_tokens"
             )
+
+
+class Prefill:
+    """A prompt that arrives in parts, made by :meth:`Engine.prefill`: each goes through the model when it comes.
+
+    The keys and values that a part leaves in the cache are those of the whole prompt up to the rounding of sums, which
+    matters only where two logits agree to the last bits. When the last part comes, only that part is left to compute.
+    """
+
+    def __init__(self, engine: Engine, model: LlamaForCausalLM) -> None:
+        self._engine, self._model = engine, model
+        self._cache = DynamicCache(config=model.config)
+
+    def __len__(self) -> int:
+        """Tokens that went in so far."""
+        return int(self._cache.get_seq_length())
+
+    @torch.inference_mode()
+    def feed(self, ids: Ids) -> None:
+        """Put the next ``ids`` of the prompt, or none, through the model.
+
+        Raises:
+            DataError: no room is left for a single new token in the model's positions.
+            ContractError: an id outside the vocabulary.
+        """
+        if len(ids):
+            self._engine._check_prompt(0, ids, 1, len(self))
+            inputs = torch.as_tensor(ids, device=self._model.device, dtype=torch.long)[None]
+            self._model.model(input_ids=inputs, past_key_values=self._cache, use_cache=True)
+
+    def begin(self, ids: Ids, max_new_tokens: int, *, stops: bool = True) -> Decoding:
+        """Put the last ``ids`` (at least one) through the model and answer, as :meth:`Engine.begin` does; once."""
+        engine = self._engine
+        engine._check_prompt(0, ids, max_new_tokens, len(self))
+        rows = _Rows([ids], max_new_tokens, engine.contract.pad, self._model, self._cache)
+        return Decoding(rows, max_new_tokens, engine._tokens, engine.contract.stop_ids if stops else ())
 
 
 class Decoding(Iterator[int]):
@@ -238,18 +282,27 @@ class _Rows:
     new token from the start, so that a step takes a view of it.
     """
 
-    def __init__(self, prompts: Sequence[Ids], max_new_tokens: int, pad: int, model: LlamaForCausalLM) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[Ids],
+        max_new_tokens: int,
+        pad: int,
+        model: LlamaForCausalLM,
+        cache: DynamicCache | None = None,
+    ) -> None:
+        """``cache`` holds what went in before; then ``prompts`` is one row, and what is left of it."""
         self._model, device = model, model.device
-        self.width = max(len(prompt) for prompt in prompts)
+        self._cache = DynamicCache(config=model.config) if cache is None else cache
+        before, longest = int(self._cache.get_seq_length()), max(len(prompt) for prompt in prompts)
+        self.width = before + longest
         self.numbers = list(range(len(prompts)))
-        ids = torch.full((len(prompts), self.width), pad)
+        ids = torch.full((len(prompts), longest), pad)
         mask = torch.ones((len(prompts), self.width + max_new_tokens), dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids[row, self.width - len(prompt) :] = torch.as_tensor(prompt)
-            mask[row, : self.width - len(prompt)] = 0
+            ids[row, longest - len(prompt) :] = torch.as_tensor(prompt)
+            mask[row, : longest - len(prompt)] = 0
         self._ids, self._mask = ids.to(device), mask.to(device)
-        self._positions = (self._mask[:, : self.width].cumsum(-1) - 1).clamp(min=0)
-        self._cache = DynamicCache(config=model.config)
+        self._positions = (self._mask[:, : self.width].cumsum(-1) - 1).clamp(min=0)[:, before:]
 
     def logits(self) -> Tensor:
         """Logits (rows, vocabulary) after the last token of every row; the cache grows by the tokens that went in."""

@@ -14,10 +14,11 @@ import re
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,13 @@ class Artifact:
         """What the artifact is: a digest over its files alone."""
         return self.reference.digest
 
+    def file(self, path: str) -> File:
+        """The file of this name; :class:`IntegrityError` if there is none."""
+        for file in self.files:
+            if file.path == path:
+                return file
+        raise self._lacks(path)
+
     def subset_digest(self, prefix: str) -> str:
         """The digest of the files below ``prefix``: the input of a step that reads only those."""
         return content_digest(self._below(prefix))
@@ -124,9 +132,12 @@ class Artifact:
     def _below(self, prefix: str) -> list[File]:
         files = [file for file in self.files if file.path == prefix or file.path.startswith(prefix)]
         if not files:
-            held = [file.path for file in self.files]
-            raise IntegrityError(f"{self.reference.uri} holds no file {prefix!r}; it has {held}")
+            raise self._lacks(prefix)
         return files
+
+    def _lacks(self, path: str) -> IntegrityError:
+        held = [file.path for file in self.files]
+        return IntegrityError(f"{self.reference.uri} holds no file {path!r}; it has {held}")
 
     def fetch_file(self, file: File, target: Path) -> None:
         """Download one of :attr:`files` to ``target``; :class:`IntegrityError` if these are not the committed bytes."""
@@ -173,9 +184,18 @@ class _Reader(io.RawIOBase):
         return data
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A file of another artifact of the same store that becomes one of this: ``source`` is its key there."""
+
+    file: File
+    source: str
+
+
 @dataclass
 class Draft:
-    """A folder to fill; what lies in it when the writer ends without an error becomes the artifact.
+    """A folder to fill; what lies in it when the writer ends without an error becomes the artifact, with what was
+    taken from others.
 
     ``kept`` says that it is full already: an earlier process did the work and could not commit it.
     """
@@ -184,6 +204,18 @@ class Draft:
     facts: dict[str, Any] = field(default_factory=dict)
     artifact: Artifact | None = None
     kept: bool = False
+    taken: list[Taken] = field(default_factory=list)
+
+    def take(self, artifact: Artifact, names: Iterable[str] | None = None, below: str = "") -> None:
+        """Let the files ``names`` (None: all) of ``artifact`` be files of this one, in the folder ``below``.
+
+        S3 copies them when this draft is committed; nothing is fetched. Their digests are those of ``artifact``'s
+        manifest, so a file that was damaged there is known as damaged here. Raises :class:`IntegrityError` for a name
+        that ``artifact`` does not have.
+        """
+        for file in artifact.files if names is None else [artifact.file(name) for name in names]:
+            source = f"{_key_of(artifact.reference.uri, artifact._objects)}/{file.path}"
+            self.taken.append(Taken(replace(file, path=f"{below}/{file.path}" if below else file.path), source))
 
     @property
     def committed(self) -> Artifact:
@@ -280,9 +312,12 @@ class Store:
                 place = discard(place)
             draft = Draft(place.files, dict(place.finished["facts"]) if place.finished else {})
             draft.kept = files is not None
+            if place.finished:
+                draft.taken = [Taken(File(**one["file"]), one["source"]) for one in place.finished.get("taken", [])]
             yield draft
-            files = files or _checked(identity, draft.folder)
-            place.finish({"facts": draft.facts, "files": [asdict(file) for file in files]})
+            files = files or _checked(identity, draft)
+            taken = [asdict(one) for one in draft.taken]
+            place.finish({"facts": draft.facts, "files": [asdict(file) for file in files], "taken": taken})
             draft.artifact = self._commit(identity, draft, files, parents, recipe, run)
 
     def _commit(
@@ -296,21 +331,23 @@ class Store:
     ) -> Artifact:
         attempt = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         key = f"{identity.kind}/{identity.fingerprint}/{attempt}"
+        whole = sorted([*files, *(one.file for one in draft.taken)], key=lambda file: file.path)
         manifest = canonical_json(
             {
                 "kind": identity.kind,
                 "fingerprint": identity.fingerprint,
-                "digest": content_digest(files),
+                "digest": content_digest(whole),
                 "identity": asdict(identity),
                 "parents": {name: reference.uri for name, reference in parents.items()},
                 "parent_manifests": {name: reference.manifest for name, reference in parents.items()},
                 "recipe": recipe,
                 "run": run,
                 "facts": draft.facts,
-                "files": [asdict(file) for file in files],
+                "files": [asdict(file) for file in whole],
             }
         )
         self._upload(key, draft.folder, files)
+        self._copy(key, draft.taken)
         self.objects.put(f"{key}/{MANIFEST}", manifest)
         pointer = {"attempt": attempt, "manifest": sha256_bytes(manifest)}
         self.objects.put(f"{identity.kind}/{identity.fingerprint}/{POINTER}", canonical_json(pointer))
@@ -323,6 +360,16 @@ class Store:
 
         with ThreadPoolExecutor(_TRANSFERS) as pool:
             list(pool.map(upload, files))
+
+    def _copy(self, key: str, taken: Iterable[Taken]) -> None:
+        def copy(one: Taken) -> None:
+            try:
+                self.objects.copy(one.source, f"{key}/{one.file.path}")
+            except NoSuchObject:
+                raise IntegrityError(f"{self.objects.uri}/{one.source} was committed but is gone") from None
+
+        with ThreadPoolExecutor(_TRANSFERS) as pool:
+            list(pool.map(copy, taken))
 
     def _hint(self, identity: Identity) -> None:
         newest_first = _END_OF_TIME - int(time.time() * 1000)
@@ -375,10 +422,14 @@ def _describe(folder: Path) -> Iterator[File]:
         yield File(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path))
 
 
-def _checked(identity: Identity, folder: Path) -> tuple[File, ...]:
-    files = tuple(_describe(folder))
-    if any(file.path == MANIFEST for file in files):
+def _checked(identity: Identity, draft: Draft) -> tuple[File, ...]:
+    """The files of a draft's folder, if they and those that it took can be one artifact."""
+    files = tuple(_describe(draft.folder))
+    names = Counter([MANIFEST, *(file.path for file in files), *(one.file.path for one in draft.taken)])
+    if names[MANIFEST] > 1:
         raise UserError(f"{identity.kind}: the store keeps the name {MANIFEST} for itself; rename or remove this file")
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"{identity.kind}: {', '.join(twice)} is there twice; take the file or write it, not both")
     return files
 
 

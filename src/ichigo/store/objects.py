@@ -61,6 +61,9 @@ class Objects(Protocol):
     def put_file(self, key: str, path: Path) -> None:
         """Store a local file under ``key``."""
 
+    def copy(self, source: str, key: str) -> None:
+        """Store the bytes under ``source`` under ``key`` as well, without their passing through here."""
+
     def get(self, key: str) -> bytes:
         """The bytes under ``key``."""
 
@@ -103,6 +106,9 @@ class MemoryObjects:
 
     def put_file(self, key: str, path: Path) -> None:
         self.put(key, path.read_bytes())
+
+    def copy(self, source: str, key: str) -> None:
+        self.put(key, self.get(source))
 
     def get(self, key: str) -> bytes:
         try:
@@ -220,6 +226,11 @@ class S3Objects:
     @_patient
     def put_file(self, key: str, path: Path) -> None:
         self._client.upload_file(str(path), self._bucket, self._key(key))
+
+    @_patient
+    def copy(self, source: str, key: str) -> None:
+        place = {"Bucket": self._bucket, "Key": self._key(source)}
+        self._client.copy(place, self._bucket, self._key(key))  # in parts, which S3 demands above 5 GB
 
     @_patient
     def get(self, key: str) -> bytes:
