@@ -121,7 +121,14 @@ def test_the_curve_is_read_at_both_ends() -> None:
     curve = began_and_ended([float(loss) for loss in range(100, 0, -1)])
     assert curve == {"loss_began": 95.5, "loss_ended": 5.5}
     assert diagnosis.curve(4.0, 3.0, 5.0) == {"loss_fall": 0.25, "below_entropy": 2.0}
-    assert math.isnan(diagnosis.curve(0.0, 0.0, 5.0)["loss_fall"])
+    assert diagnosis.curve(0.0, 0.0, 5.0)["loss_fall"] == 0.0
+
+
+def test_losses_that_are_no_numbers_stop_the_run() -> None:
+    assert diagnosis.not_finite("enhance", {"text_rise": 0.1, "sound_gain": 4.0}) == ""
+    said = diagnosis.not_finite("enhance", {"text_rise": math.nan, "sound_gain": 4.0, "answer_own": math.inf})
+    assert "text_rise nan, answer_own inf" in said
+    assert "learning_rate" in said
 
 
 class Counting(Scripted):

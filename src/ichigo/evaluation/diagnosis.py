@@ -119,8 +119,18 @@ def curve(began: float, ended: float, entropy: float) -> dict[str, float]:
         ended: that of the last tenth.
         entropy: of the labels, taken one by one: the loss of guessing by frequency alone.
     """
-    fall = 1 - ended / began if began > 0 else math.nan
+    fall = 1 - ended / began if began > 0 else 0.0
     return {"loss_fall": fall, "below_entropy": entropy - ended}
+
+
+def not_finite(stage: str, measured: Mapping[str, float]) -> str:
+    """What stops a run whose measures are no numbers; "" where all are."""
+    wrong = [f"{name} {value}" for name, value in measured.items() if not math.isfinite(value)]
+    if not wrong:
+        return ""
+    return (
+        f"stage {stage} made a model without sane losses: {', '.join(wrong)}. What to change: lower its learning_rate"
+    )
 
 
 def reason(stage: str, found: Sequence[Check]) -> str:

@@ -56,7 +56,11 @@ def probe(step: Step, name: StageName, looked: Looked) -> None:
     if not limits.enabled:
         step.skip("skipped by the recipe (probes.enabled: false)", looked.model)
         return
-    _judge(step, name, measured(step, name, looked) | _curve(name, looked))
+    found, curve = measured(step, name, looked), _curve(name, looked)
+    if step.record.status == "done":  # a reused measurement has its numbers in the run that made it
+        step.log_metrics(curve)
+    step.record.facts.update(curve)
+    _judge(step, name, found | curve)
 
 
 def measured(step: Step, name: StageName, looked: Looked) -> dict[str, float]:
@@ -79,13 +83,13 @@ def measured(step: Step, name: StageName, looked: Looked) -> dict[str, float]:
             **{f"tokens-{number}": shard for number, shard in enumerate(looked.tokens)},
         },
         digests={"corpus": looked.corpus.subset_digest(_TEXTS)} if written else {},
-        build=lambda draft: _build(step, looked, answers, draft),
+        build=lambda draft: _build(step, name, looked, draft),
         modules=(__name__,),
     )
     return dict(artifact.facts)
 
 
-def _build(step: Step, looked: Looked, answers: bool, draft: Draft) -> None:
+def _build(step: Step, name: StageName, looked: Looked, draft: Draft) -> None:
     from ichigo.evaluation.asking import open_text_engine
     from ichigo.evaluation.items import EvalRow, EvalText
     from ichigo.evaluation.probes import choose, measure
@@ -102,7 +106,10 @@ def _build(step: Step, looked: Looked, answers: bool, draft: Draft) -> None:
     texts = [row for row in text_rows(looked.corpus) if row.split == "test" and row.suite] if written else []
     rows = [item(EvalRow, row) for row in token_rows(looked.tokens, engine.contract) if row.split == "test"]
     chosen = choose(rows, [item(EvalText, row) for row in texts], recipe.probes.items, recipe.seed)
+    answers = diagnosis.answers(recipe.stage(name))
     found = measure(engine, base, chosen, recipe.evaluation, recipe.seed, answers)
+    if wrong := diagnosis.not_finite(name, found):
+        raise ProbeError(wrong)
     (draft.folder / _FILE).write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     draft.facts.update({name: round(value, 6) for name, value in found.items()})
 
@@ -116,12 +123,9 @@ def _curve(name: StageName, looked: Looked) -> dict[str, float]:
 
 
 def _judge(step: Step, name: StageName, found: dict[str, float]) -> None:
-    step.record.facts.update(found)
     checked = diagnosis.checks(found, step.recipe.probes, step.recipe.stage(name))
     for check in checked:
         step.say(check.line)
-    if step.record.status == "done":  # a reused measurement has its numbers in the run that made it
-        step.log_metrics({name: value for name, value in found.items() if value == value})
     if broken := [check for check in checked if not check.kept]:
         _stop(step, name, broken)
 
