@@ -3,20 +3,25 @@
 Every seed is a whole run (a quarter of an hour of ``tiny`` on two cores), corpus and tokenizer included. The table says
 what each probe found after each stage, the bound beside it, and how many runs a probe stopped: of good ones, none
 should be. ``--set`` reduces or changes the recipe as ``ichigo run`` does. Ends with 1 if a run was stopped or failed.
+
+``--finished`` runs nothing: it tables the runs of the recipe that are in ``--home`` already, those of ``ichigo bench``
+for instance.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ichigo import recipe as recipes
 from ichigo.cli.bench import seeds
 from ichigo.engines.platform import down
 from ichigo.recipe.schema import STAGE_ORDER
-from tests.probe_runs import Outcome, row, run, write
+from tests.probe_runs import Outcome, outcome, row, run, write
 
 
 def main() -> int:
@@ -27,18 +32,36 @@ def main() -> int:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--home", type=Path, default=Path(".ichigo"), help="where the runs and their servers live")
     parser.add_argument("--out", type=Path, default=Path("tests/reports/probes"))
+    parser.add_argument("--finished", action="store_true", help="table the runs in --home instead of running any")
     args = parser.parse_args()
     outcomes: list[Outcome] = []
-    try:
-        for seed in args.seeds:
-            overrides = [*args.overrides, f"seed={seed}"]
-            outcomes.append(run(f"seed {seed}", args.recipe, overrides, args.home.resolve()))
-            command = shlex.join(["python", "-m", "tests.probe_seeds", *sys.argv[1:]])
-            write(args.out, f"Probes of good runs: {args.recipe}", command, table(outcomes), outcomes)
-    finally:
-        down(args.home.resolve())
+    for one in finished(args) if args.finished else each_seed(args):
+        outcomes.append(one)
+        command = shlex.join(["python", "-m", "tests.probe_seeds", *sys.argv[1:]])
+        write(args.out, f"Probes of good runs: {args.recipe}", command, table(outcomes), outcomes)
+    if not outcomes:
+        raise SystemExit(f"{args.home}: no run of {args.recipe} that was looked at")
     print((args.out / "table.md").read_text())
     return int(any(one.stopped.startswith("probe") or one.status for one in outcomes))
+
+
+def each_seed(args: argparse.Namespace) -> Iterator[Outcome]:
+    """A run of each seed; the servers of ``--home`` are down afterwards."""
+    home = args.home.resolve()
+    try:
+        for seed in args.seeds:
+            yield run(f"seed {seed}", args.recipe, [*args.overrides, f"seed={seed}"], home)
+    finally:
+        down(home)
+
+
+def finished(args: argparse.Namespace) -> Iterator[Outcome]:
+    """The runs of the recipe below ``--home``, oldest first."""
+    recipe = recipes.load(args.recipe, args.overrides)
+    found = [json.loads(path.read_text()) for path in args.home.glob(f"runs/{args.recipe}-*/summary.json")]
+    for summary in sorted(found, key=lambda one: float(one["started"])):
+        if any(step["name"].startswith("probe-") for step in summary["steps"]):
+            yield outcome(summary["run_key"], summary["exit_code"], summary, recipe)
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
