@@ -91,8 +91,12 @@ def _sound(engine: Engine, speech: Sequence[EvalRow], batch: int, seed: int) -> 
     mixed = [np.random.default_rng(_number(seed, "shuffled", row.id)).permutation(row.codes) for row in speech]
     real = _loss(engine, [_sounding(row.codes) for row in speech], batch, "all")
     shuffled = _loss(engine, [_sounding(codes) for codes in mixed], batch, "all")
-    found = {"sound_real": real, "sound_shuffled": shuffled, "sound_gain": shuffled - real}
-    return found | {"sound_items": float(len(speech))}
+    return {
+        "sound_real": real,
+        "sound_shuffled": shuffled,
+        "sound_gain": shuffled - real,
+        "sound_items": float(len(speech)),
+    }
 
 
 def _sounding(codes: Codes) -> Sample:
@@ -100,20 +104,24 @@ def _sounding(codes: Codes) -> Sample:
 
 
 def _answers(engine: Engine, questions: Sequence[EvalRow], batch: int) -> dict[str, float]:
-    pairs = [(row, other) for place, row in enumerate(questions) if (other := _other(questions, place))]
+    pairs = [(row, found) for place, row in enumerate(questions) if (found := _another(questions, place))]
     if not pairs:
         return {}
     own = _loss(engine, [_answered(row.codes, row) for row, _ in pairs], batch, "answers")
     other = _loss(engine, [_answered(another.codes, row) for row, another in pairs], batch, "answers")
-    found = {"answer_own": own, "answer_other": other, "answer_gain": other - own}
-    return found | {"answer_items": float(len(pairs))}
+    return {
+        "answer_own": own,
+        "answer_other": other,
+        "answer_gain": other - own,
+        "answer_items": float(len(pairs)),
+    }
 
 
 def _answered(codes: Codes, row: EvalRow) -> Sample:
     return Sample("speech", (Turn(codes, row.answer or ""),))
 
 
-def _other(questions: Sequence[EvalRow], place: int) -> EvalRow | None:
+def _another(questions: Sequence[EvalRow], place: int) -> EvalRow | None:
     """The next question, all round, that has another answer."""
     following = [*questions[place + 1 :], *questions[:place]]
     return next((row for row in following if row.answer != questions[place].answer), None)
