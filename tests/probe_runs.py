@@ -65,13 +65,15 @@ def outcome(name: str, status: int, summary: Mapping[str, Any], recipe: recipes.
     }
     failed = [step for step in looked.values() if step["status"] == "failed"]
     refused = summary["gate"]["verdict"] == "refuse"
-    probes = {
+    probes: dict[str, dict[str, float]] = {
         stage: {key: value for key, value in step["facts"].items() if isinstance(value, int | float)}
         for stage, step in looked.items()
     }
-    bounds = {
-        stage: {check.name: check.bound for check in diagnosis.checks(found, recipe.probes, recipe.stage(stage))}
-        for stage, found in ((stage, probes[stage]) for stage in looked)
+    bounds: dict[str, dict[str, float]] = {
+        stage: {
+            check.name: check.bound for check in diagnosis.checks(probes[stage], recipe.probes, recipe.stage(stage))
+        }
+        for stage in looked
     }
     return Outcome(
         name=name,
