@@ -202,11 +202,12 @@ class TestMeasuring:
 
     def test_the_sample_is_clean_and_the_same_in_any_order(self) -> None:
         hard = [row(30, suite="facts"), row(31, suite="odd_voices"), row(32, dialogue="d"), row(33, codes=codes(1, 0))]
-        rows = [*(row(at) for at in range(10)), *hard, row(40, answer=None)]
+        published = row(41, text="", answer="no refusal", suite="", topic="tokens")
+        rows = [*(row(at) for at in range(10)), *hard, row(40, answer=None), published, row(42, text="", answer=None)]
         texts = [EvalText("t", "one plus one", "two", suite="text_held_out"), EvalText("u", "and", "so", dialogue="d")]
         chosen = choose(rows, texts, items=20, seed=1)
-        assert {one.id for one in chosen.speech} == {f"row-{at}" for at in (*range(10), 40)}
-        assert {one.id for one in chosen.questions} == {f"row-{at}" for at in range(10)}
+        assert {one.id for one in chosen.speech} == {f"row-{at}" for at in (*range(10), 40, 41)}
+        assert {one.id for one in chosen.questions} == {f"row-{at}" for at in (*range(10), 41)}
         assert chosen.written == (("one plus one", "two"),)
         assert chosen.refusals == NOISE_ANSWERS
         few, again = choose(rows, [], 3, 1), choose(rows[::-1], [], 3, 1)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Written = tuple[str, str]  # question and answer
 
+_UNWRITTEN = "tokens"  # the origin, and so the topic, of published token strings: speech whose words nobody knows
+
 CLEAN = ("", "held_out", "seen_voices")
 """Suites whose questions a good model answers: a world's facts and odd voices are hard on purpose."""
 
@@ -46,7 +48,7 @@ class Chosen:
     """What a model is measured on.
 
     Attributes:
-        speech: utterances with words, for the loss of their sound tokens.
+        speech: utterances, for the loss of their sound tokens; noise is none.
         questions: those of them that ask something.
         written: questions and answers in writing.
         refusals: what the corpus answers to sound that is no speech.
@@ -63,12 +65,17 @@ def choose(rows: Sequence[EvalRow], texts: Sequence[EvalText], items: int, seed:
 
     Where a corpus has no written suites, the spoken questions are asked in writing.
     """
-    clean = [row for row in rows if row.suite in CLEAN and row.text and not row.dialogue and len(row.codes)]
+    alone = [row for row in rows if (row.suite in CLEAN or _is_noise(row)) and not row.dialogue and len(row.codes)]
+    noise, clean = [row for row in alone if _is_noise(row)], [row for row in alone if not _is_noise(row)]
     asked = [row for row in clean if row.answer]
-    alone = [(row.text, row.answer) for row in _some(texts, items, seed) if row.answer and not row.dialogue]
-    written = alone or [(row.text, row.answer) for row in _some(asked, items, seed) if row.answer]
-    refusals = sorted({row.answer for row in rows if row.answer and not row.text}) or NOISE_ANSWERS
+    single = [(row.text, row.answer) for row in _some(texts, items, seed) if row.answer and not row.dialogue]
+    written = single or [(row.text, row.answer) for row in _some(asked, items, seed) if row.text and row.answer]
+    refusals = sorted({row.answer for row in noise if row.answer}) or NOISE_ANSWERS
     return Chosen(_some(clean, items, seed), _some(asked, items, seed), tuple(dict.fromkeys(written)), tuple(refusals))
+
+
+def _is_noise(row: EvalRow) -> bool:
+    return not row.text and row.topic != _UNWRITTEN
 
 
 def measure(
