@@ -21,6 +21,7 @@ from components.gate import gate
 from components.mix import mix
 from components.package import package
 from components.prepare import prepare
+from components.probe import probe
 from components.register import register
 from components.tokenize import tokenize
 from components.train import train
@@ -58,7 +59,10 @@ def ichigo(run: str, recipe_uri: str, recipe_digest: str) -> None:
         data = mixed.outputs["data"]
         model = step(expand, run=run, base=base, tokenizer=tokenizer, contract=ids).outputs["model"]
         for stage in STAGE_ORDER:
-            model = step(train, run=run, stage=stage, start=model, data=data).outputs["model"]
+            trained = step(train, run=run, stage=stage, start=model, data=data).outputs["model"]
+            beside = {"base": base, "corpus": corpus, "tokens": dsl.Collected(tokens)}  # kfp takes a Collected once
+            looked = step(probe, run=run, name=f"probe-{stage}", model=trained, data=data, **beside)
+            model = looked.outputs["probed"]
         beside = {"base": base, "tokenizer": tokenizer, "corpus": corpus, "tokens": dsl.Collected(tokens)}
         judged = step(evaluate, run=run, model=model, **beside).outputs["evaluation"]
         verdict = step(gate, run=run, evaluation=judged).output

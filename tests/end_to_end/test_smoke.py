@@ -36,7 +36,8 @@ from ichigo.store.objects import open_objects
 STAGES = {stage.name: stage for stage in recipes.load("smoke").stages}
 WITH_ARTIFACTS = (
     *("prepare", "tokenizer", "base", "contract", "tokenize-shard-00000", "tokenize-shard-00001", "mix", "expand"),
-    *("pretrain", "instruct", "enhance", "evaluate", "package"),
+    *("pretrain", "probe-pretrain", "instruct", "probe-instruct", "enhance", "probe-enhance", "evaluate"),
+    "package",
 )
 EVERY_STEP = {*WITH_ARTIFACTS, "gate", "register"}
 UNTIL_INSTRUCT = ("--set", "stages.pretrain.steps=10", "--set", "stages.pretrain.learning_rate=2e-3")
@@ -372,13 +373,13 @@ def test_the_same_corpus_and_tokenizer_give_the_same_bytes_again(house: House, f
 def test_a_changed_field_repeats_the_step_that_reads_it_and_what_follows(house: House, first: Ended) -> None:
     ended = house.run("--set", "stages.enhance.learning_rate=5e-4")
     assert ended.status == 0
-    changed = {"enhance", "evaluate", "gate", "package", "register"}
+    changed = {"enhance", "probe-enhance", "evaluate", "gate", "package", "register"}
     assert ended.statuses == dict.fromkeys(EVERY_STEP - changed, "reused") | dict.fromkeys(changed, "done")
     assert ended.steps["enhance"]["reason"] == "changed: settings.stage.learning_rate: 0.001 -> 0.0005"
     assert (
         f'inputs.model: "{first.steps["enhance"]["artifact"]["digest"][:12]}" -> ' in ended.steps["evaluate"]["reason"]
     )
-    assert set(house.nested(ended.summary)) == {"enhance", "evaluate", "package"}
+    assert set(house.nested(ended.summary)) == {"enhance", "probe-enhance", "evaluate", "package"}
     assert ended.summary["model"]["version"] != first.summary["model"]["version"]
 
 
@@ -389,7 +390,7 @@ def test_a_run_can_start_at_any_step_with_a_model_of_another(house: House, first
     model = registered if first_step == "evaluate" else first.steps["instruct"]["artifact"]["uri"]
     ended = house.run("--from", first_step, "--model", model)
     assert ended.status == 0, ended.err
-    skipped = {"expand", *before}
+    skipped = {"expand", *before, *(f"probe-{stage}" for stage in before)}
     kept = {*WITH_ARTIFACTS, "register"} - skipped
     assert ended.statuses == dict.fromkeys(skipped, "skipped") | dict.fromkeys(kept, "reused") | {"gate": "done"}
     assert ended.steps["enhance"]["artifact"] == first.steps["enhance"]["artifact"]
@@ -425,6 +426,21 @@ def test_a_diverging_stage_fails_the_run_with_its_name_and_the_cause(house: Hous
     assert house.left_over() == []
 
 
+def test_a_probe_stops_a_run_whose_sound_tokens_lost_their_order(house: House, first: Ended) -> None:
+    ended = house.run("--set", "ablations.shuffle_sound=true", "--set", "probes.sound_gain=0.5")
+    assert ended.status == 5
+    assert (ended.statuses["pretrain"], ended.statuses["probe-pretrain"]) == ("done", "failed")
+    assert "instruct" not in ended.steps, "the next stage is not spent"
+    found, good = (run.steps["probe-pretrain"]["facts"] for run in (ended, first))
+    assert found["diagnosis"] == "sound tokens are not used"
+    assert abs(found["sound_gain"]) < 0.5 < good["sound_gain"]
+    assert "probe-pretrain: stage pretrain is no good start for what follows" in ended.summary["reason"]
+    assert "ablations.shuffle_sound" in ended.err
+    nested = house.nested(ended.summary)["probe-pretrain"]
+    assert (nested.info.status, nested.data.tags["ichigo.diagnosis"]) == ("FAILED", found["diagnosis"])
+    assert nested.data.metrics["sound_gain"] == pytest.approx(found["sound_gain"], abs=1e-5)
+
+
 def test_a_cancelled_run_is_closed_and_nothing_of_it_lives(house: House, cancelled: tuple[Terminal, Ended]) -> None:
     _, ended = cancelled
     assert ended.status == 130
@@ -433,7 +449,10 @@ def test_a_cancelled_run_is_closed_and_nothing_of_it_lives(house: House, cancell
     assert ended.steps["instruct"]["seconds"] > 0
     assert house.parent(ended.summary).info.status == "KILLED"
     nested = house.nested(ended.summary)
-    assert {name: run.info.status for name, run in nested.items()} == {"pretrain": "FINISHED", "instruct": "KILLED"}
+    assert {name: run.info.status for name, run in nested.items()} == {
+        **{"pretrain": "FINISHED", "probe-pretrain": "FINISHED"},
+        "instruct": "KILLED",
+    }
     assert house.left_over() == []
 
 

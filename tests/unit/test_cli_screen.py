@@ -194,9 +194,7 @@ def test_the_plan_is_the_order_in_which_the_pipeline_runs() -> None:
         "contract",
         "tokenize",
         "mix",
-        "pretrain",
-        "instruct",
-        "enhance",
+        *("pretrain", "probe-pretrain", "instruct", "probe-instruct", "enhance", "probe-enhance"),
         "evaluate",
     ]
     places = [plan.index(name) for name in order]

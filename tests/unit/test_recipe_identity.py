@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from ichigo.recipe import Recipe, differences, fingerprint, identity, load, parse, shipped
-from ichigo.recipe.schema import Expand
+from ichigo.recipe.schema import Expand, Probes
 
 CHECKPOINTS = ("every", "keep_last", "keep_every", "resume")
 LOCAL = (
     *("data.folder", "tokenizer.model", "tokenizer.whisper", "base.model"),
     *("launch.hang_seconds", *(f"launch.checkpoints.{name}" for name in CHECKPOINTS)),
+    *(f"probes.{name}" for name in Probes.model_fields),
 )
 """Where things lie, and how a run is kept safe."""
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILED = ROOT / "pipelines" / "ichigo.yaml"
 STEPS = {
     *("begin", "prepare", "foundation", "contract", "tokenize", "mix", "expand", "train"),
-    *("evaluate", "gate", "package", "register", "finish"),
+    *("probe", "evaluate", "gate", "package", "register", "finish"),
 }
 ROOT_PARAMETERS = {"run", "recipe_uri", "recipe_digest"}
 SECRET = re.compile(
@@ -120,7 +120,9 @@ class TestTasks:
 
     def test_every_step_is_there_and_training_three_times(self, ir: Json) -> None:
         ran = [ir["components"][task["componentRef"]["name"]]["executorLabel"] for _, task in work(ir)]
-        expected = [f"exec-{step}" for step in STEPS] + ["exec-train-2", "exec-train-3"]
+        expected = [f"exec-{step}" for step in STEPS] + [
+            f"exec-{step}-{number}" for step in ("train", "probe") for number in (2, 3)
+        ]
         assert sorted(ran) == sorted(expected)
 
     def test_only_three_strings_enter(self, ir: Json) -> None:
@@ -147,10 +149,21 @@ class TestTasks:
         assert [value_of(stage, "stage")["runtimeValue"]["constant"] for stage in stages] == list(STAGE_ORDER)
         assert [source_of(stage, "start") for stage in stages] == [
             ("expand", "model"),
-            ("train", "model"),
-            ("train-2", "model"),
+            ("probe", "probed"),
+            ("probe-2", "probed"),
         ]
         assert {source_of(stage, "data") for stage in stages} == {("mix", "data")}
+
+    def test_each_stage_is_looked_at_before_the_next_begins(self, inner: Json) -> None:
+        probes = [inner[name] for name in ("probe", "probe-2", "probe-3")]
+        names = [value_of(probe, "name")["runtimeValue"]["constant"] for probe in probes]
+        assert names == [f"probe-{stage}" for stage in STAGE_ORDER]
+        assert [source_of(probe, "model") for probe in probes] == [
+            ("train", "model"),
+            ("train-2", "model"),
+            ("train-3", "model"),
+        ]
+        assert {source_of(probe, "base") for probe in probes} == {("contract", "base")}
 
     @pytest.mark.parametrize(
         ("task", "artifact", "source"),
@@ -161,7 +174,7 @@ class TestTasks:
             ("mix", "contract", ("contract", "contract")),
             ("expand", "base", ("contract", "base")),
             ("expand", "contract", ("contract", "contract")),
-            ("evaluate", "model", ("train-3", "model")),
+            ("evaluate", "model", ("probe-3", "probed")),
             ("evaluate", "tokens", ("for-loop-4", "pipelinechannel--tokenize-tokens")),
             ("gate", "evaluation", ("evaluate", "evaluation")),
         ],
@@ -212,9 +225,10 @@ class TestTasks:
         }
         register = tasks_of(ir, condition)["register"]
         assert value_of(register, "verdict") == {"componentInputParameter": tested}
-        assert source_of(condition, "pipelinechannel--train-3-model") == ("train-3", "model")
+        judged = "pipelinechannel--probe-3-probed"
+        assert source_of(condition, judged) == ("probe-3", "probed")
         package = tasks_of(ir, condition)["package"]
-        assert package["inputs"]["artifacts"]["model"] == {"componentInputArtifact": "pipelinechannel--train-3-model"}
+        assert package["inputs"]["artifacts"]["model"] == {"componentInputArtifact": judged}
         assert source_of(register, "model") == ("package", "package")
 
     def test_every_step_gets_the_run_from_the_root(self, ir: Json) -> None:

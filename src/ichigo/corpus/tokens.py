@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ichigo.corpus.rows import Origin, Row, Split
+from ichigo.hashing import sha256_json
 from ichigo.speech.codes import SOUND_TOKENS_PER_SECOND
 
 TOKENS_FILE = "tokens.parquet"
@@ -35,6 +36,7 @@ _SCHEMA = pa.schema(
         ("dialogue", pa.string()),
         ("turn", pa.int32()),
         ("word_ends", pa.list_(pa.int32())),
+        ("heard", pa.string()),
     ]
 )
 
@@ -44,7 +46,8 @@ class TokenRow:
     """One utterance: ``codes`` int16 (n,), 25 per second, codes 0..512; the other fields are those of its row.
 
     ``word_ends[i]`` is how many sound tokens there are up to the end of word ``i`` of ``text.split()``, 0..n, never
-    falling; it is empty where nothing is known about the words' times.
+    falling; it is empty where nothing is known about the words' times. ``heard`` is what the tokenizer's own
+    recogniser hears in the recording (:mod:`ichigo.speech.hearing`), and "" where it was not asked.
     """
 
     id: str
@@ -62,6 +65,7 @@ class TokenRow:
     dialogue: str = ""
     turn: int = 0
     word_ends: tuple[int, ...] = ()
+    heard: str = ""
 
 
 def token_row(row: Row, codes: npt.NDArray[np.int16]) -> TokenRow:
@@ -83,6 +87,15 @@ def token_row(row: Row, codes: npt.NDArray[np.int16]) -> TokenRow:
         turn=row.turn,
         word_ends=tuple(min(round(word.end_s * SOUND_TOKENS_PER_SECOND), len(codes)) for word in row.words),
     )
+
+
+def in_random_order(row: TokenRow) -> TokenRow:
+    """The row with its sound tokens in an order drawn by its id: which sounds there are stays known, speech does not.
+
+    A model that learns as much from this had no use for the order; one that learns nothing from it had.
+    """
+    generator = np.random.default_rng(int(sha256_json(["random order", row.id])[:16], 16))
+    return replace(row, codes=generator.permutation(row.codes))
 
 
 def write_tokens(rows: Iterable[TokenRow], folder: Path) -> Path:

@@ -93,7 +93,8 @@ class EvalRow:
     """One held-out recording: its sound codes, int16 (n,), its words and, if it asks something, the answer.
 
     ``suite`` is the suite that asks it ("" for those of any corpus). Rows of one ``dialogue`` are its turns, counted
-    from 0. ``word_ends`` holds the number of codes up to the end of each word, where that is known.
+    from 0. ``word_ends`` holds the number of codes up to the end of each word, where that is known. ``heard`` is what
+    the tokenizer's own recogniser hears in the recording; "" if nobody asked it.
     """
 
     id: str
@@ -106,6 +107,7 @@ class EvalRow:
     dialogue: str = ""
     turn: int = 0
     word_ends: tuple[int, ...] = ()
+    heard: str = ""
 
 
 @dataclass(frozen=True)

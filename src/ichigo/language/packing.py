@@ -78,6 +78,13 @@ class Packed:
         share = tokens / (len(self) * self.sequence_length)
         return Fill(len(self), len(self.example_offsets) - 1, tokens, labelled, share)
 
+    @property
+    def label_entropy(self) -> float:
+        """Nats per label, were each drawn by itself: the loss of a model that knows how common each is and no more."""
+        counts = np.bincount(self.labels[self.labels != IGNORE])
+        shares = counts[counts > 0] / counts.sum()
+        return float(-(shares * np.log(shares)).sum())
+
     def sequence(self, index: int) -> PackedSequence:
         """Sequence ``index`` of ``len(self)``, without padding."""
         first, last = self.sequence_offsets[index], self.sequence_offsets[index + 1]

@@ -392,6 +392,39 @@ class Evaluation(Section):
     model lost 5.2 points of the mean of MMLU, GPQA and GSM8K (61.4 to 56.3, arXiv 2410.15316, table 4)."""
 
 
+class Probes(Section):
+    """What a model has to show after each stage, or the run stops there; null switches one bound off.
+
+    The defaults lie between what runs that went well showed, three of ``tiny`` (two of them of an early form that got
+    63 and 66 % of spoken questions right) and one of ``smoke``, and what a model shows that learned nothing.
+    """
+
+    enabled: bool = True
+    items: Positive = 96  # held-out rows of each kind
+    loss_fall: float | None = 0.02
+    """At least: the share of its first tenth's loss that the last tenth of a stage has lost; good: 0.18 to 0.77."""
+    below_entropy: float | None = 0.1
+    """At least: nats by which the loss ends below the entropy of the stage's labels, taken one by one; good: 3.0 to 4.9
+    (tiny)."""
+    sound_gain: float | None = 0.5
+    """At least: nats per sound token by which order makes speech likelier; good: 3.6 to 5.1 (tiny), 1.0 to 1.3 (smoke);
+    0 if the tokens have no order, 0.0 to 0.4 before training."""
+    answer_gain: float | None = 0.1
+    """At least: nats per token by which hearing the question makes its answer likelier; good: 4.3 to 5.4 (tiny), 0.15
+    and 0.25 (smoke); 0 if nothing is heard."""
+    text_rise: float | None = 0.5
+    """At most: nats per token by which written answers became less likely; good: 0.00 to 0.05 (tiny), 1.3 to 3.3 after
+    pre-training on sound alone, which is not judged by it."""
+    false_refusals: Share | None = 0.15
+    """At most: the share of clean spoken questions that get the answer for noise; good: up to 0.05."""
+
+
+class Ablations(Section):
+    """What is spoiled on purpose, to see what it was worth."""
+
+    shuffle_sound: bool = False  # the sound tokens of every utterance in random order
+
+
 class Rule(Section):
     """One line of the gate: a metric and the bound that it, or the named end of its 95 % interval, must keep."""
 
@@ -438,6 +471,8 @@ class Recipe(Section):
     expand: Expand = Expand()
     launch: Launch = Launch()
     start: Start | None = None
+    ablations: Ablations = Ablations()
+    probes: Annotated[Probes, Operational] = Probes()
     stages: tuple[Stage, Stage, Stage]
     evaluation: Evaluation = Evaluation()
     registry: Registry

@@ -46,6 +46,7 @@ from ichigo.progress import Progress
 from ichigo.recipe.schema import FitTokenizer
 from ichigo.speech.alignment import align
 from ichigo.speech.codes import token_count
+from ichigo.speech.hearing import Ear, Hearing
 from ichigo.speech.lexicon import Lexicon, Reader, Recogniser, Sizes, pronunciations
 from ichigo.speech.synthesis import PAUSE, Phone, Word
 from ichigo.speech.vq import (
@@ -87,16 +88,19 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted tokenizer, what reads its tokens, and how well: ``report`` is plain JSON, equal for equal inputs."""
+    """A fitted tokenizer, what reads its tokens, what hears words in recordings by its encoder, and how well:
+    ``report`` is plain JSON, equal for equal inputs."""
 
     tokenizer: WhisperVQ
     recogniser: Recogniser
+    hearing: Hearing
     report: dict[str, Any]
 
     def save(self, folder: Path) -> None:
-        """Writes the files of the tokenizer and the recogniser into ``folder``."""
+        """Writes the files of the tokenizer and of both recognisers into ``folder``."""
         self.tokenizer.save(folder)
         self.recogniser.save(folder)
+        self.hearing.save(folder)
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,10 @@ def fit(utterances: Iterable[Spoken], settings: FitTokenizer, seed: int) -> Fit:
             **_reading(learner, lexicon, [window for window in tests if window.said][:_READ]),
         }
     tokenizer = _tokenizer(learner, codebook, settings)
-    return Fit(tokenizer, Recogniser(learner.reader, tuple(symbols), lexicon, tokenizer.identity()), report)
+    identity = tokenizer.identity()
+    ear = Ear.of(learner.encoder_head.weight, learner.encoder_head.bias, learner.reader.frequency)
+    recogniser = Recogniser(learner.reader, tuple(symbols), lexicon, identity)
+    return Fit(tokenizer, recogniser, Hearing(ear, lexicon, identity), report)
 
 
 @contextmanager

@@ -203,9 +203,14 @@ class Reader(nn.Module):
 
     def likelihoods(self, logits: Tensor) -> NDArray[np.float32]:
         """Logits ``(..., phones)`` as the log likelihoods that :class:`Lexicon` searches."""
-        scaled = logits.log_softmax(-1) - PRIOR_WEIGHT * self.frequency.clamp(min=1e-6).log()
-        found: NDArray[np.float32] = scaled.detach().cpu().numpy()
-        return found
+        return likelihoods(logits, self.frequency)
+
+
+def likelihoods(logits: Tensor, frequency: Tensor) -> NDArray[np.float32]:
+    """Phone logits ``(..., phones)``, of classes with these ``frequency`` ``(phones,)``, as log likelihoods."""
+    scaled = logits.log_softmax(-1) - PRIOR_WEIGHT * frequency.clamp(min=1e-6).log()
+    found: NDArray[np.float32] = scaled.detach().cpu().numpy()
+    return found
 
 
 @dataclass(eq=False)

@@ -116,5 +116,11 @@ def _stage(step: Step, stage: Stage, pool: Pool, layouts: Layouts, folder: Path)
     counts = ", ".join(f"{kind} {count}" for kind, count in drawn.counts.items())
     refused, fill = sum(laid_out.refused.values()), packed.fill
     step.say(f"{stage.name}: {counts}; {fill.sequences} sequences, {fill.share:.0%} full, {refused} too long")
-    numbers = {"tokens": fill.tokens, "sequences": fill.sequences, "fill": round(fill.share, 4), "too_long": refused}
+    numbers = {
+        "tokens": fill.tokens,
+        "sequences": fill.sequences,
+        "fill": round(fill.share, 4),
+        "too_long": refused,
+        "label_entropy": round(packed.label_entropy, 4),
+    }
     return {f"{stage.name}.{name}": value for name, value in numbers.items()}

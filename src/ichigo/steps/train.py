@@ -6,8 +6,10 @@ after their checkpoints. A stage whose process was killed goes on from the newes
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from ichigo.steps.curves import CURVES, Shipper
 from ichigo.store import Artifact, Draft, code_digest
 from ichigo.training.checkpoint import Checkpoint
 from ichigo.training.job import StageJob
+from ichigo.training.journal import Point
 from ichigo.training.keeper import Keeper
 from ichigo.training.launch import run_stage
 from ichigo.training.resume import resume_from
@@ -93,11 +96,23 @@ def _build(step: Step, name: StageName, start: Artifact, data: Artifact, lineage
         )
         keeper = Keeper(shelf, job, lambda name, digest: _record(step, name, digest), step.say, newest)
         shipper = Shipper(step)
+        losses: list[float] = []
+
+        def follow(point: Point) -> None:
+            shipper.add(point)
+            losses.append(point["loss"])
+
         try:
-            result = run_stage(job, folder / "work", shipper.add, keeper)
+            result = run_stage(job, folder / "work", follow, keeper)
         finally:
             shipper.ship()
-    draft.facts.update(result.facts)
+    draft.facts.update(result.facts, **began_and_ended(losses))
+
+
+def began_and_ended(losses: Sequence[float]) -> dict[str, float]:
+    """The mean loss of the first and of the last tenth of the steps."""
+    tenth = max(1, len(losses) // 10)
+    return {"loss_began": math.fsum(losses[:tenth]) / tenth, "loss_ended": math.fsum(losses[-tenth:]) / tenth}
 
 
 def _newest(step: Step, shelf: Shelf) -> Checkpoint | None:
