@@ -7,7 +7,7 @@ not independent; a Wilson interval over them would be too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +29,19 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     pairs = only_first + only_second
     tail: int = sum(math.comb(pairs, k) for k in range(min(only_first, only_second) + 1))
     return min(1.0, float(2 * tail / 2**pairs))
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """P-values of a family of tests, adjusted so that the chance of any false alarm stays below the level (Holm 1979).
+
+    Of m values in rising order the i-th (from 1) becomes max over j <= i of min(1, (m - j + 1) * p_j).
+    """
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for at, name in enumerate(sorted(values, key=lambda name: (values[name], name))):
+        highest = max(highest, min(1.0, (len(values) - at) * values[name]))
+        adjusted[name] = highest
+    return adjusted
 
 
 def bootstrap_ratio(
