@@ -1,9 +1,9 @@
 """``ichigo run``: the compiled pipeline on this machine, step by step, each in a process of its own.
 
 The engine uploads the recipe, starts :mod:`ichigo.engines.kfp_runner`, keeps its output in ``run.log``, hands what the
-steps say to a listener, and brings the summary and the report home to ``<home>/runs/<run key>/`` (``runs/latest`` points
-there). However a run ends, no process of it is left, nor a file in the temporary folder. On cancel the engine calls the
-pipeline's closing step itself, because kfp.local runs no exit handler then.
+steps say to a listener, and brings the summary and the report home to ``<home>/runs/<run key>/`` (``runs/latest``
+points there). However a run ends, no process of it is left, nor a file in the temporary folder. On cancel the engine
+calls the pipeline's closing step itself, because kfp.local runs no exit handler then.
 """
 
 from __future__ import annotations
