@@ -114,7 +114,7 @@ def test_the_report_tells_the_chain_the_gate_and_the_results(records: Records) -
     text = Reader(page_of(records)).text
     for told in (
         *("smoke-1", "promote", "no prepare was made before", "spoken_answers.exact_match is 0.5, at least 0.4 asked"),
-        *("too long", "spoken answers.exact match", "Every number", "ichigo run smoke", "seed"),
+        *("too long", "spoken answers: exact match", "Every number", "ichigo run smoke", "seed"),
     ):
         assert told in text, told
     assert "Left out" not in text

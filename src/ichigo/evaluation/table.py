@@ -113,6 +113,11 @@ def known() -> list[str]:
     return [measure.metric for measure in _read()[0]]
 
 
+def measures() -> tuple[Measure, ...]:
+    """Every line that the table can have, in its order."""
+    return _read()[0]
+
+
 def bars(recipe: str) -> dict[str, Bar]:
     """The bars of a recipe by metric; none where it sets none."""
     return _read()[1].get(recipe, {})

@@ -25,8 +25,8 @@ _SHOWN = 5  # items in a terminal
 def rendered(comparison: Comparison) -> str:
     """The page; equal comparisons give equal bytes."""
     parts = {
-        "results": _results(comparison),
         "paired": _paired(comparison),
+        "results": _results(comparison),
         "curves": _curves(comparison),
         "items": _items(comparison),
         "recipe": _recipes(comparison),
@@ -79,10 +79,10 @@ def _conclusion(first: str, letter: str, other: Against) -> str:
     better = [one.suite for one in sure if second_is_better(one)]
     worse = [one.suite for one in sure if not second_is_better(one)]
     parts = [f"{what} on {', '.join(names)}" for what, names in (("better", better), ("worse", worse)) if names]
-    told = " and ".join(parts) or "neither better nor worse for certain on any"
+    parts.append(f"no certain difference on {len(other.differences) - len(sure)}")
     refused = f" {count(len(other.refused), 'suite')} could not be paired." if other.refused else ""
     of = count(len(other.differences), "suite")
-    return f"{letter} against {first} is {told} of {of} (p < {SIGNIFICANT} after Holm).{refused}"
+    return f"{letter} against {first}, {of} (p < {SIGNIFICANT} after Holm): {'; '.join(parts)}.{refused}"
 
 
 def second_is_better(one: Difference) -> bool:
@@ -279,9 +279,9 @@ def _fate(side: Side) -> str:
 def _plain_measures(comparison: Comparison) -> Iterator[str]:
     rows = measures(comparison)
     if rows:
-        yield f"{'measure':<59}" + "".join(f"{letter:<22}" for letter in _letters(comparison))
+        yield f"{'measure':<60}" + "".join(f"{letter:<22}" for letter in _letters(comparison))
     for row in rows:
-        yield f"{row.measure.label:<59}{''.join(f'{result:<22}' for result in row.results)}".rstrip()
+        yield f"{row.measure.label:<60}{''.join(f'{result:<22}' for result in row.results)}".rstrip()
 
 
 def _plain_against(first: str, letter: str, other: Against) -> Iterator[str]:
@@ -289,7 +289,7 @@ def _plain_against(first: str, letter: str, other: Against) -> Iterator[str]:
     yield from _listed("data", other.data, "the same numbers")
     differing = [step for step in other.steps if not step.same]
     changes = [f"{step.name}: {'; '.join(step.changes[:2]) or 'same inputs, other bytes'}" for step in differing]
-    yield from _listed("steps", changes, "the same bytes in every step")
+    yield from _listed("steps", changes, f"the same bytes in all {len(other.steps)}" if other.steps else "none in both")
     if other.differences:
         yield f"  {'suite':<32}{first:>8}{letter:>8}  {'points [95 %]':<24}{'ahead':>9}{'p':>9}{'Holm':>9}"
     for one in other.differences:

@@ -88,19 +88,20 @@ def section(name: str, title: str, lead: str, *content: Html) -> Html:
     return tag("section", tag("h2", title), intro, *content, id=name)
 
 
-def table(head: Iterable[str | Html], rows: Iterable[Iterable[str | Html]], kind: str = "", numbers: str = "") -> Html:
+def table(head: Iterable[str], rows: Iterable[Iterable[str | Html]], kind: str = "", numbers: str = "") -> Html:
     """A table; ``numbers`` has a letter per column, ``n`` where figures stand (set right, in columns).
 
     On a narrow screen the rows of a table of the kind ``stack`` become blocks whose cells name their column.
     """
     titles = list(head)
-    classes = [("num" if column == "n" else None) for column in numbers.ljust(len(titles))]
-    top = [tag("th", title, class_=one, scope="col") for title, one in zip(titles, classes, strict=True)]
-    body = [
-        tag("tr", *(tag("td", cell, class_=one, data_label=title) for cell, one, title in zip(row, classes, titles)))  # noqa: B905
-        for row in rows
-    ]
+    kinds = [("num" if column == "n" else None) for column in numbers.ljust(len(titles))]
+    top = [tag("th", title, class_=one, scope="col") for title, one in zip(titles, kinds, strict=True)]
+    body = [tag("tr", *map(_cell, row, kinds, titles)) for row in rows]
     return tag("table", tag("thead", tag("tr", *top)), tag("tbody", *body), class_=kind or None)
+
+
+def _cell(content: str | Html, kind: str | None, title: str) -> Html:
+    return tag("td", tag("div", content) if content else None, class_=kind, data_label=title)
 
 
 def details(title: str | Html, *content: Html, opened: bool = False) -> Html:

@@ -80,7 +80,8 @@ def _head(material: Material) -> Iterator[Html]:
 def _sentence(summary: Mapping[str, Any]) -> str:
     """What became of the run, in one sentence."""
     if summary["status"] != "succeeded":
-        return f"The run {summary['status']}: {summary['reason'] or 'nobody said why'}"
+        ended = {"cancelled": "was cancelled"}.get(summary["status"], summary["status"])
+        return f"The run {ended}: {summary['reason'] or 'nobody said why'}"
     rules, model = summary["gate"]["rules"], summary["model"]
     kept = f"{sum(bool(rule.get('kept')) for rule in rules)} of {count(len(rules), 'rule')} kept"
     if not model:
@@ -145,9 +146,8 @@ def _results(material: Material) -> Html | None:
         return None
     rows = _measures(metrics, material.summary["recipe"])
     barred = any(row.bar for row in rows)
-    lead = "Each dot is the result, the band around it its 95 % interval" + (
-        ", the upright mark a bar." if barred else "."
-    )
+    bars = ", the upright mark a bar" if barred else ""
+    lead = f"Each dot is the result, the band around it its 95 % interval{bars}." if rows else "No suite was asked."
     content = [_measure_table(rows, metrics)] if rows else []
     return section("results", "Results", lead, *content, *_rivals(metrics), _every_number(metrics))
 
@@ -158,7 +158,7 @@ def _measures(metrics: Metrics, recipe: str) -> list[measured.Row]:
     if any(not row.measure.metric.startswith("tokenizer.") for row in known):
         return known
     names = sorted(name for name in metrics if f"{name}.low" in metrics)
-    ours = [measured.Measure(name, name.replace("_", " "), "percent") for name in names]
+    ours = [measured.Measure(name, name.replace("_", " ").replace(".", ": ", 1), "percent") for name in names]
     return [measured.Row(one, None, (one.result(metrics),), metrics[one.metric]) for one in ours]
 
 
@@ -322,12 +322,12 @@ def _chain(material: Material) -> Html:
     steps = summary["steps"]
     total = max([summary["wall_seconds"], *(step["ended_seconds"] for step in steps)])
     foretold = [("estimate", "n")] if known.estimates else []
-    head = ["step", "", "from begin to end of the run", "work", *(name for name, _ in foretold), "what, or why"]
+    head = ["step", "", "when", "work", *(name for name, _ in foretold), "what, or why"]
     rows = [_step(step, material, total) for step in steps]
     kfp = f"The pipeline engine itself cost {duration(summary['kfp_seconds'])} of {duration(summary['wall_seconds'])}."
     numbers = "   n" + "n" * len(foretold)
     lead = f"Every step, why it ran or whose work it reused. {kfp}"
-    return section("chain", "Steps", lead, table(head, rows, "stack", numbers))
+    return section("chain", "Steps", lead, table(head, rows, "stack steps", numbers))
 
 
 def _step(step: Mapping[str, Any], material: Material, total: float) -> list[str | Html]:
@@ -357,7 +357,7 @@ def _data(material: Material) -> Html | None:
     if survey.get("sources"):
         content += [tag("h3", "Sources"), _sources(survey["sources"])]
     content += [tag("h3", "Set aside"), *_quarantine(corpus["rejected"], survey.get("examples", {}))]
-    if overlap := survey.get("overlap"):
+    if (overlap := survey.get("overlap")) and overlap["items"]:
         content += [tag("h3", "Training rows that share something with what is asked"), _overlap(overlap)]
     return section("data", "Data", "What the model was trained and judged on.", *content)
 
