@@ -13,7 +13,6 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from ichigo import recipe as recipes
 from ichigo.engines.platform import Endpoints
 from ichigo.steps import finish
 from ichigo.steps.records import REPORT, Records

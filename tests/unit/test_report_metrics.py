@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from ichigo.recipe import STAGE_ORDER
@@ -29,5 +30,5 @@ def test_a_thinned_curve_ends_where_the_whole_one_does() -> None:
     points = [point for point in thinned({"instruct": curve(3801, 1.0)}, 7) if point.name.endswith("loss")]
     assert len(points) <= 200
     assert (points[-1].step, points[-1].value) == (3800, 1.0 / 3801)
-    assert {after.step - before.step for before, after in zip(points, points[1:], strict=False)} == {20}
+    assert {after.step - before.step for before, after in pairwise(points)} == {20}
     assert {point.time for point in points} == {7}

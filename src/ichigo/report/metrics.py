@@ -31,8 +31,8 @@ OF_THE_PARENT = {
 _INTRODUCTION = """\
 # Metrics
 
-Written by `python -m ichigo.report.metrics`; a test holds it to the code. A name that stands here keeps its meaning: the
-gate's rules, `ichigo compare`, the report and charts in MLflow are built on these.
+Written by `python -m ichigo.report.metrics`; a test holds it to the code. A name that stands here keeps its meaning:
+the gate's rules, `ichigo compare`, the report and charts in MLflow are built on these.
 
 `<suite>.<measure>` is a number of one suite; with `.low` and `.high` it is an end of its 95 % interval. Shares are in
 [0, 1]. `<suite>.<system>.<measure>` is another system on the same items (`cascade`, `base`), `.p` the p-value of the
