@@ -6,14 +6,21 @@ import json
 import secrets
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 
 from ichigo.engines.platform import Endpoints
+from ichigo.engines.platform.gate import header
 from ichigo.steps import finish
 from ichigo.steps.records import REPORT, Records
 from ichigo.store import Store
@@ -137,24 +144,25 @@ def test_a_run_that_never_began_has_a_report(store: Store, ended: Ended) -> None
 class TestPages:
     """MLflow's pages in a browser, as a reviewer opens them."""
 
-    @pytest.fixture
-    def shown(self, platform: Endpoints) -> Any:
-        login, address = platform.login, urlsplit(platform.mlflow)
-        user = f"{quote(login['MLFLOW_TRACKING_USERNAME'])}:{quote(login['MLFLOW_TRACKING_PASSWORD'])}"
-        return lambda route: _dom(f"{address.scheme}://{user}@{address.netloc}/#{route}")
+    @pytest.fixture(scope="class")
+    def door(self, platform: Endpoints) -> Iterator[str]:
+        """An address of MLflow's pages that asks for no login: a browser sends none with what a page's scripts fetch
+        if it stands in the page's address."""
+        with server_with_login(platform) as server:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
 
-    def test_the_page_of_a_run_begins_with_its_verdict(self, ended: Ended, shown: Any) -> None:
-        page = shown(f"/experiments/{ended.tree.experiment}/runs/{ended.tree.parent}")
+    def test_the_page_of_a_run_begins_with_its_verdict(self, ended: Ended, door: str) -> None:
+        page = _dom(f"{door}/#/experiments/{ended.tree.experiment}/runs/{ended.tree.parent}")
         assert ended.key in page
         assert "promote" in page
         assert "spoken_answers.exact_match" in page
 
     def test_two_runs_are_compared_with_their_curves(
-        self, ended: Ended, store: Store, shown: Any, tmp_path: Path
+        self, ended: Ended, store: Store, door: str, tmp_path: Path
     ) -> None:
         other = Ended(store, tmp_path)
         runs, experiments = json.dumps([ended.tree.parent, other.tree.parent]), json.dumps([ended.tree.experiment])
-        page = shown(f"/compare-runs?runs={quote(runs)}&experiments={quote(experiments)}")
+        page = _dom(f"{door}/#/compare-runs?runs={quote(runs)}&experiments={quote(experiments)}")
         for told in (ended.key, other.key, "curves/pretrain.loss", "spoken_answers.exact_match"):
             assert told in page, told
 
@@ -170,6 +178,45 @@ def test_the_report_is_one_page_in_a_browser(ended: Ended, tmp_path: Path) -> No
     shown = _dom(path.as_uri())
     assert HOSTILE.replace("<", "&lt;").replace(">", "&gt;") in shown
     assert "<script" not in shown
+
+
+@contextmanager
+def server_with_login(platform: Endpoints) -> Iterator[ThreadingHTTPServer]:
+    """A server on this machine that hands every request on to MLflow, with the login."""
+    login = header(platform.login["MLFLOW_TRACKING_USERNAME"], platform.login["MLFLOW_TRACKING_PASSWORD"])
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+            headers = {"Authorization": login, "Content-Type": self.headers.get("Content-Type") or "application/json"}
+            request = Request(platform.mlflow + self.path, body, headers, method=self.command)
+            try:
+                with urlopen(request, timeout=120) as answer:
+                    self._pass_on(answer.status, answer.headers["Content-Type"], answer.read())
+            except HTTPError as error:
+                self._pass_on(error.code, error.headers["Content-Type"], error.read())
+
+        do_POST = do_GET
+
+        def _pass_on(self, status: int, kind: str | None, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind or "application/octet-stream")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _dom(url: str) -> str:

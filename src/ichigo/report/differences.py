@@ -79,10 +79,11 @@ def _conclusion(first: str, letter: str, other: Against) -> str:
     better = [one.suite for one in sure if second_is_better(one)]
     worse = [one.suite for one in sure if not second_is_better(one)]
     parts = [f"{what} on {', '.join(names)}" for what, names in (("better", better), ("worse", worse)) if names]
-    parts.append(f"no certain difference on {len(other.differences) - len(sure)}")
+    if rest := len(other.differences) - len(sure):
+        parts.append(f"no certain difference on {rest}")
     refused = f" {count(len(other.refused), 'suite')} could not be paired." if other.refused else ""
     of = count(len(other.differences), "suite")
-    return f"{letter} against {first}, {of} (p < {SIGNIFICANT} after Holm): {'; '.join(parts)}.{refused}"
+    return f"{letter} against {first}: {'; '.join(parts)} (of {of}; p < {SIGNIFICANT} after Holm).{refused}"
 
 
 def second_is_better(one: Difference) -> bool:
