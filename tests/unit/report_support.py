@@ -4,7 +4,7 @@ step records and a summary. Nothing is trained."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,10 @@ def finished_run(
     *,
     items: Sequence[ItemResult] | None = None,
     recipe: Recipe | None = None,
-    steps: Sequence[StepRecord] = (),
     run: Mapping[str, Any] | None = None,
 ) -> Records:
-    """Write a run that succeeded into ``store``; ``steps`` replace those of the same names, ``run`` changes the run's
-    record. The summary is as the exit handler writes it, the report is not made."""
+    """Write a run that succeeded into ``store``; ``run`` changes the run's record. The summary is as the exit handler
+    writes it, the report is not made."""
     known = recipe or recipes.load("smoke")
     judged = results() if items is None else list(items)
     uri, digest = save_recipe(store, known)
@@ -106,8 +105,7 @@ def finished_run(
     record = replace(record, **(run or {}))
     records = Records(store, key)
     records.save_run(record)
-    made = {step.name: step for step in _steps(store, folder, key, judged, known)} | {step.name: step for step in steps}
-    for step in made.values():
+    for step in _steps(store, folder, key, judged, known):
         records.save_step(step)
     records.save_summary(summarise(record, known, records.steps(), "succeeded", "", store.objects.uri))
     return records
@@ -142,7 +140,12 @@ def _record(number: int, name: str, artifact: Artifact | None, facts: dict[str, 
     if artifact:
         at = {"kind": artifact.reference.kind, "uri": artifact.reference.uri, "digest": artifact.digest}
     reason = f"no {name} was made before" if artifact else ""
-    times = {"process_started": begin, "entered": begin + 1, "started": begin + 2, "finished": begin + 9}
+    times: dict[str, Any] = {
+        "process_started": begin,
+        "entered": begin + 1,
+        "started": begin + 2,
+        "finished": begin + 9,
+    }
     return StepRecord(name, "done", reason, **times, peak_memory=2**30, artifact=at, facts=facts)
 
 
@@ -156,8 +159,3 @@ def _commit(store: Store, kind: str, folder: Path, settings: Mapping[str, Any], 
 def curve(steps: int, start: float) -> dict[int, dict[str, float]]:
     """A falling loss."""
     return {step: {"loss": start / (step + 1), "learning_rate": 1e-3, "grad_norm": 1.0} for step in range(steps)}
-
-
-def as_text(record: StepRecord) -> dict[str, Any]:
-    """The record as it is stored."""
-    return asdict(record)

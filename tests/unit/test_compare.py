@@ -77,13 +77,8 @@ def test_p_values_are_those_of_holm_over_every_test_of_the_comparison() -> None:
 
 def test_facts_that_are_asked_several_times_count_once() -> None:
     """Ten voices ask one fact: ten answers, of which no test makes ten independent wins."""
-    asked = [
-        ItemResult(
-            "spoken.facts", f"{number:016x}", "seven", answer, "right" if answer == "seven" else "wrong", 1, "days"
-        )
-        for number in range(10)
-        for answer in ["seven"]
-    ]
+    ids = [f"{number:016x}" for number in range(10)]
+    asked = [ItemResult("spoken.facts", name, "seven", "seven", "right", 1, "how many days has a week") for name in ids]
     wrong = [replace(item, hypothesis="six", outcome="wrong") for item in asked]
     pairs = list(zip(wrong, asked, strict=True))
     by_item = pairing.difference("spoken.facts", pairs, {}, 1)

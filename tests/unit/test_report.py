@@ -64,7 +64,8 @@ def records(store: Store, tmp_path: Path) -> Records:
 def page_of(records: Records, **known: Any) -> str:
     summary = records.summary()
     assert summary is not None
-    return report(gather(summary, recipes.load("smoke"), records.store, Known(**({"curves": CURVES} | known))))
+    known.setdefault("curves", CURVES)
+    return report(gather(summary, recipes.load("smoke"), records.store, Known(**known)))
 
 
 def test_the_page_loads_and_runs_nothing(records: Records) -> None:

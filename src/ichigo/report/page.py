@@ -63,7 +63,8 @@ def report(material: Material) -> str:
 
 def _outcome(summary: Mapping[str, Any]) -> str:
     """The verdict of a run that succeeded, else its status."""
-    return str(summary["gate"]["verdict"] or "no verdict") if summary["status"] == "succeeded" else summary["status"]
+    verdict = summary["gate"]["verdict"] or "no verdict"
+    return str(verdict if summary["status"] == "succeeded" else summary["status"])
 
 
 def _head(material: Material) -> Iterator[Html]:

@@ -19,7 +19,7 @@ from ichigo.steps.context import LINE
 from ichigo.steps.curves import ship_left
 from ichigo.steps.records import Records, RunRecord, StepRecord, facts_line, read_recipe
 from ichigo.steps.summary import render, summarise
-from ichigo.tracking.runs import DatasetInput, JudgedModel, RunTree
+from ichigo.tracking.runs import DatasetInput, JudgedModel, RunTree, Table
 
 _STATUS = {"SUCCEEDED": "succeeded", "CANCELLED": "cancelled"}
 _NOTE = "mlflow.note.content"  # the description on a run's page, in Markdown
@@ -92,7 +92,7 @@ def _log_tables(tree: RunTree, run: RunRecord, summary: dict[str, Any]) -> None:
     """The results and the gate's rules as tables, which MLflow's page shows and sets side by side for several runs."""
     results = table.plain_rows(summary["evaluation"], summary["recipe"])
     rules = [[str(rule["line"])] for rule in summary["gate"]["rules"]]
-    tables = {"results.json": (table.COLUMNS, results), "gate.json": (("rule",), rules)}
+    tables: dict[str, Table] = {"results.json": (table.COLUMNS, results), "gate.json": (("rule",), rules)}
     tree.log_tables(run.mlflow_run, {name: one for name, one in tables.items() if one[1]})
 
 
