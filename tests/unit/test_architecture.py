@@ -20,6 +20,7 @@ LEVELS = (
     {"cli"},
     {"engines"},
     {"steps"},
+    {"report"},  # reads what evaluation and corpus wrote; the exit handler and the command line have it make pages
     {"serving", "registry", "evaluation", "training", "corpus"},
     {"inference"},  # generates with a model under the contract and layouts of language, for evaluation and serving
     {"speech", "language"},

@@ -12,7 +12,7 @@ from ichigo import __version__
 from ichigo.errors import IchigoError
 
 VERBS = (
-    *("run", "check", "data", "ask", "speak", "look", "evaluate", "bench", "latency"),
+    *("run", "check", "data", "ask", "speak", "look", "evaluate", "bench", "latency", "compare", "report"),
     *("models", "promote", "rollback", "verify", "trace", "gc", "up", "status", "down"),
 )
 _EPILOG = """\

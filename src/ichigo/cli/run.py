@@ -46,7 +46,8 @@ def main(args: argparse.Namespace) -> int:
         for closed in platform.reap(endpoints):
             seen.show("step", f"platform | {closed}")
         summary = local.run(recipe, endpoints, home, seen.show)
-    print(f"summary  {home / 'runs' / 'latest' / 'summary.json'}\n")
+    latest = home / "runs" / "latest"
+    print(f"summary  {latest / 'summary.json'}\nreport   {latest / 'report.html'}\n")
     print(next_steps(recipe, args.recipe, summary, _program()))
     return 0
 

@@ -1,9 +1,9 @@
 """``ichigo run``: the compiled pipeline on this machine, step by step, each in a process of its own.
 
 The engine uploads the recipe, starts :mod:`ichigo.engines.kfp_runner`, keeps its output in ``run.log``, hands what the
-steps say to a listener, and brings the summary home to ``<home>/runs/<run key>/summary.json`` (``runs/latest`` points
-there). However a run ends, no process of it is left, nor a file in the temporary folder. On cancel the engine calls the
-pipeline's closing step itself, because kfp.local runs no exit handler then.
+steps say to a listener, and brings the summary and the report home to ``<home>/runs/<run key>/`` (``runs/latest``
+points there). However a run ends, no process of it is left, nor a file in the temporary folder. On cancel the engine
+calls the pipeline's closing step itself, because kfp.local runs no exit handler then.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ichigo.recipe.schema import FirstStep, FolderBase, ImportTokenizer, Recipe,
 from ichigo.registry.lookup import find as registered
 from ichigo.steps import finish
 from ichigo.steps.context import LINE
-from ichigo.steps.records import Records, save_recipe
+from ichigo.steps.records import REPORT, Records, save_recipe
 from ichigo.steps.summary import render
 from ichigo.store import Store
 from ichigo.tracking.owners import OWNER_VARIABLE, Owner
@@ -258,6 +258,8 @@ def end_group(child: subprocess.Popen[str]) -> None:
 
 def _bring_home(this: Run, summary: dict[str, Any], home: Path) -> None:
     (this.folder / "summary.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    if page := this.records.report():
+        (this.folder / REPORT).write_text(page, encoding="utf-8")
     latest = home / "runs" / "latest"
     link = latest.with_name(f".latest-{this.key}")
     link.symlink_to(this.key)

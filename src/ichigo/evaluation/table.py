@@ -46,6 +46,10 @@ class Measure:
         factor, digits, _ = _UNITS[self.unit]
         return f"{factor * value:.{digits}f}"
 
+    def with_unit(self, value: float) -> str:
+        """``88.0 %``."""
+        return self.number(value) + _UNITS[self.unit][2]
+
     def result(self, metrics: Metrics) -> str:
         """The value with its interval, where it has one; ``-`` where it is missing."""
         value, low, high = (metrics.get(f"{self.metric}{end}") for end in ("", ".low", ".high"))
@@ -70,8 +74,7 @@ class Bar:
     def words(self, measure: Measure) -> str:
         """``≥ 88.0 %``."""
         sides = (("≥", self.at_least), ("≤", self.at_most))
-        unit = _UNITS[measure.unit][2]
-        return " ".join(f"{sign} {measure.number(bound)}{unit}" for sign, bound in sides if bound is not None)
+        return " ".join(f"{sign} {measure.with_unit(bound)}" for sign, bound in sides if bound is not None)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,11 @@ def known() -> list[str]:
     return [measure.metric for measure in _read()[0]]
 
 
+def measures() -> tuple[Measure, ...]:
+    """Every line that the table can have, in its order."""
+    return _read()[0]
+
+
 def bars(recipe: str) -> dict[str, Bar]:
     """The bars of a recipe by metric; none where it sets none."""
     return _read()[1].get(recipe, {})
@@ -147,6 +155,20 @@ def plain(metrics: Metrics, recipe: str) -> list[str]:
     table = rows([metrics], recipe)
     lines = [f"{row.measure.label:<{_LABEL}}{row.bar_words:<{_BAR}}{row.results[0]}{_flag(row)}" for row in table]
     return [f"{'measure':<{_LABEL}}{'bar':<{_BAR}}result [95 %]", *lines] if lines else []
+
+
+COLUMNS = ("measure", "metric", "value", "low", "high", "bar", "kept")
+"""Of :func:`plain_rows`."""
+
+
+def plain_rows(metrics: Metrics, recipe: str) -> list[list[str | float | None]]:
+    """The table of one run as data: numbers in the metrics' own units, the bar in words."""
+    found: list[list[str | float | None]] = []
+    for row in rows([metrics], recipe):
+        name = row.measure.metric
+        numbers = [metrics.get(f"{name}{end}") for end in ("", ".low", ".high")]
+        found.append([row.measure.label, name, *numbers, row.bar_words, row.verdict])
+    return found
 
 
 def _flag(row: Row) -> str:

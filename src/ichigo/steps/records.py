@@ -16,7 +16,7 @@ from ichigo.hashing import canonical_json, sha256_bytes
 from ichigo.recipe.schema import Recipe
 from ichigo.store import NoSuchObject, Store
 
-SUMMARY = "summary.json"
+SUMMARY, REPORT = "summary.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,17 @@ class Records:
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the end of the run."""
         self._put(SUMMARY, summary)
+
+    def save_report(self, page: str) -> None:
+        """Write what a person reads of the run."""
+        self.store.objects.put(f"{self._prefix}/{REPORT}", page.encode())
+
+    def report(self) -> str | None:
+        """The page, or None where there is none."""
+        try:
+            return self.store.objects.get(f"{self._prefix}/{REPORT}").decode()
+        except NoSuchObject:
+            return None
 
     def summary(self) -> dict[str, Any] | None:
         """The end of the run, or None while it goes on."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +28,8 @@ STEP = "ichigo.step"
 _PARENT = "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of an experiment that opens on training runs and not on chat traces."""
+_MODEL_DIGEST = "ichigo.digest"
+_EXTERNAL = {"mlflow.model.isExternal": "true"}  # its bytes are not in MLflow's artifact store
 _ATTEMPTS = 5
 _DUPLICATE = re.compile("unique|duplicate", re.IGNORECASE)  # sqlite and PostgreSQL, in the server's words
 _BATCH = 1000
@@ -53,6 +55,21 @@ class DatasetInput:
     digest: str
     uri: str
     context: str
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A model that numbers are of: ``made_here`` says that this run made it, and did not reuse it."""
+
+    name: str
+    uri: str
+    digest: str
+    run_key: str
+    made_here: bool
+
+
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+"""Names of columns, and rows of JSON types."""
 
 
 def client(patience: float = PATIENCE) -> MlflowClient:
@@ -202,6 +219,40 @@ class RunTree:
     def log_file(self, run_id: str, path: Path) -> None:
         """Store a file among a run's artifacts."""
         self._client.log_artifact(run_id, str(path))
+
+    def log_tables(self, run_id: str, tables: Mapping[str, Table]) -> None:
+        """Store tables by their file names (``….json``) as MLflow's own ``log_table`` has them: its page shows them as
+        tables, and those of several runs side by side. Unlike there, a table that is logged again is replaced."""
+        for name, (columns, rows) in tables.items():
+            self.log_text(run_id, json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}), name)
+        if tables:
+            listed = [{"path": name, "type": "table"} for name in tables]
+            self.set_tags(run_id, {"mlflow.loggedArtifacts": json.dumps(listed)})
+
+    def log_judged(self, run_id: str, model: JudgedModel | None, metrics: Mapping[str, float]) -> None:
+        """Log final numbers of the run, which are also those of ``model`` where MLflow lists it under Models."""
+        from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
+
+        if model is None or not metrics:
+            return self.log_metrics(run_id, metrics)
+        model_id, now = self._logged_model(run_id, model), int(time.time() * 1000)
+        entries = [Metric(name, value, now, 0, model_id=model_id) for name, value in metrics.items()]
+        for start in range(0, len(entries), _BATCH):
+            self._client.log_batch(run_id, metrics=entries[start : start + _BATCH])
+        if model.made_here:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+        else:
+            self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+    def _logged_model(self, run_id: str, model: JudgedModel) -> str:
+        """MLflow's id of the model: one for each digest in an experiment. Its bytes stay where they were committed."""
+        digest = f"tags.`{_MODEL_DIGEST}` = '{model.digest}'"
+        for known in self._client.search_logged_models([self.experiment], digest, max_results=1):
+            return str(known.model_id)
+        tags = {_MODEL_DIGEST: model.digest, "ichigo.uri": model.uri, RUN_KEY: model.run_key, **_EXTERNAL}
+        made = self._client.create_logged_model(self.experiment, model.name, run_id, tags, model_type="speech-language")
+        self._client.finalize_logged_model(made.model_id, "READY")
+        return str(made.model_id)
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags on a run."""
