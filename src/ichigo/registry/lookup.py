@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ichigo.errors import UserError
 from ichigo.registry.models import DIGEST, MANIFEST, RUN_KEY
-from ichigo.tracking.runs import client
+from ichigo.tracking.runs import client, pages
 
 NAME = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(@(?P<which>[A-Za-z0-9._-]+))?")
 
@@ -57,21 +57,12 @@ def registered() -> list[Registered]:
     """Every version of every model, by name and number."""
     mlflow = client()
     aliases: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for model in _pages(mlflow.search_registered_models):
+    for model in pages(mlflow.search_registered_models):
         for alias, version in model.aliases.items():
             aliases[model.name, str(version)].append(alias)
-    found = _pages(mlflow.search_model_versions)
+    found = pages(mlflow.search_model_versions)
     ordered = sorted(found, key=lambda version: (version.name, int(version.version)))
     return [_registered(version, aliases[version.name, str(version.version)]) for version in ordered]
-
-
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Everything that a search of MLflow's client finds, page after page."""
-    token: str | None = None
-    while token is None or token:
-        page = search(page_token=token)
-        yield from page
-        token = page.token or ""
 
 
 def _registered(found: Any, aliases: Iterable[str]) -> Registered:
