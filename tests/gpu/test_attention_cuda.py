@@ -12,15 +12,15 @@ def attended(monkeypatch: pytest.MonkeyPatch, *, loop: bool) -> list[torch.Tenso
     """The output for four segments and the gradients of query, key and value, in bf16."""
     torch.manual_seed(0)
     shapes = [(1, 4, 96, 32), (1, 2, 96, 32), (1, 2, 96, 32)]
-    states = [torch.randn(shape, device="cuda").bfloat16().requires_grad_() for shape in shapes]
+    query, key, value = (torch.randn(shape, device="cuda").bfloat16().requires_grad_() for shape in shapes)
     bounds = torch.tensor([0, 5, 40, 41, 96], dtype=torch.int32, device="cuda")
     with monkeypatch.context() as patch:
         if loop:
             patch.setattr(attention, "kernel", lambda device, dtype: None)
         found, _ = attention.segment_attention(
-            torch.nn.Module(), *states, None, scaling=0.2, cu_seq_lens_q=bounds, max_length_q=55
+            torch.nn.Module(), query, key, value, None, scaling=0.2, cu_seq_lens_q=bounds, max_length_q=55
         )
-    gradients = torch.autograd.grad(found, states, torch.ones_like(found))
+    gradients = torch.autograd.grad(found, [query, key, value], torch.ones_like(found))
     return [found, *gradients]
 
 

@@ -24,11 +24,11 @@ def main() -> int:
     )
     parser.add_argument("--home", type=Path, help="state home of the servers; default: a temporary one")
     arguments = parser.parse_args()
-    subject = mlflow if arguments.what == "mlflow" else s3
+    measure = mlflow.measure if arguments.what == "mlflow" else s3.measure
     with tempfile.TemporaryDirectory(prefix="ichigo-outage-", ignore_cleanup_errors=True) as scratch:
         home = (arguments.home or Path(scratch) / "home").resolve()
         try:
-            return subject.measure(home, arguments.seconds, Path(scratch))
+            return measure(home, arguments.seconds, Path(scratch))
         finally:
             down(home)
 

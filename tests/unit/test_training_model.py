@@ -165,7 +165,7 @@ class Varlen(ModuleType):
 def varlen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Varlen | None:
     """This torch has the kernel of another one; None stands for a torch without any."""
     module = Varlen(request.param) if request.param else None
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
     return module
 
 
