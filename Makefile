@@ -16,7 +16,7 @@ KILLS ?= 30
 TORCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test chaos compile system up down status clean
+.PHONY: help install run test chaos gpu compile system up down status clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ test: $(INSTALLED)  ## style, types and every test this machine can run
 
 chaos: $(INSTALLED)  ## kill processes of whole runs at random; KILLS=30, report in chaos.txt
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --out chaos.txt
+
+gpu: $(INSTALLED)  ## smoke's stages on a GPU: ZeRO, kill and resume, packing, speed; report in gpu.txt
+	$(BIN)/python -m tests.measure_gpu --out gpu.txt
 
 compile: $(INSTALLED)  ## write the pipeline's IR, pipelines/ichigo.yaml
 	$(BIN)/python -m pipelines.ichigo

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ichigo.errors import IchigoError
 from ichigo.store import MemoryObjects
-from ichigo.training import Point, StageJob, run_stage
+from ichigo.training import Point, StageJob, StageResult, run_stage
 from ichigo.training.checkpoint import write_whole
 from ichigo.training.keeper import Keeper
 from ichigo.training.resume import resume_from
@@ -24,8 +24,8 @@ from ichigo.training.shelf import Shelf
 RECORDS = "recorded.json"
 
 
-def main(asked: Path, place: Path) -> None:
-    """Run the stage of the job file ``asked``, with its checkpoints in ``place``."""
+def carry_out(job: StageJob, place: Path) -> StageResult:
+    """Run ``job`` with its checkpoints in ``place``, and what is recorded of them beside it."""
     place.mkdir(exist_ok=True)
     records = place.parent / f"{place.name}-{RECORDS}"
     recorded: dict[str, str] = json.loads(records.read_bytes()) if records.exists() else {}
@@ -35,13 +35,13 @@ def main(asked: Path, place: Path) -> None:
         write_whole(records, json.dumps(recorded).encode())
         print(f"recorded {name}", flush=True)
 
-    shelf, job = Shelf(place, MemoryObjects(), "lineage"), StageJob.read(asked)
+    shelf = Shelf(place, MemoryObjects(), "lineage")
     with tempfile.TemporaryDirectory() as scratch:
         newest = shelf.newest(recorded, print)
         resume = resume_from(newest, job.launch, Path(scratch)) if newest else None
         print(f"resumed {resume.step}" if resume else "anew", flush=True)
         job = replace(job, saves=place, journal=place / "journal.jsonl", resume=resume)
-        run_stage(job, Path(scratch) / "work", show, Keeper(shelf, job, record, print, newest))
+        return run_stage(job, Path(scratch) / "work", show, Keeper(shelf, job, record, print, newest))
 
 
 def show(point: Point) -> None:
@@ -51,7 +51,7 @@ def show(point: Point) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
+        carry_out(StageJob.read(Path(sys.argv[1])), Path(sys.argv[2]))
     except IchigoError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

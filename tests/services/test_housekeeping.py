@@ -22,6 +22,9 @@ from ichigo.registry.models import MANIFEST, register
 from ichigo.steps.records import Records, RunRecord, StepRecord
 from ichigo.store import Artifact, Identity, Store
 from ichigo.store.workplace import folder_of, workplace
+from ichigo.tracking.runs import RunTree
+from ichigo.training.checkpoint import finish_saving, saving_folder, seal
+from ichigo.training.shelf import LINEAGE, Shelf, place_of
 from tests.store_contract import key_of
 from tests.unit.test_corpus_tokenising import rows
 
@@ -114,6 +117,34 @@ def test_gc_lists_and_deletes_what_nobody_needs_and_nothing_of_a_registered_chai
         assert artifact.fetch(house.home / artifact.digest)
     assert main(["gc", "--dry-run", "--older-than", "0m"]) == 0
     assert "in 0 places" in capsys.readouterr().out
+
+
+def test_gc_deletes_checkpoints_here_and_in_the_store_unless_their_training_runs(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = RunTree.begin("ichigo/housekeeping", secrets.token_hex(4), {}, {})
+    lineages = {"running": secrets.token_hex(16), "abandoned": secrets.token_hex(16)}
+    tree.set_tags(tree.parent, {LINEAGE: lineages["running"]})
+    for lineage in lineages.values():
+        with place_of(lineage) as place:
+            save = saving_folder(place, 40, "0000000a")
+            save.mkdir()
+            (save / "zero.pt").write_bytes(b"1" * 1000)
+            finish_saving(save)
+            Shelf(place, house.store.objects, lineage).publish(seal(place / "00000040-0000000a", lineage, 1, 0), 2, 0)
+    assert main(["gc", "--yes"]) == 0
+    assert "in 0 places" in capsys.readouterr().out  # everything is young
+    assert main(["gc", "--yes", "--older-than", "0m"]) == 0
+    listed = capsys.readouterr().out
+    assert "in 2 places" in listed
+    assert listed.count("checkpoints of a training that nobody went on with") == 2
+    tree.close("FINISHED", "")
+    stay = lineages["running"]
+    assert [path.name for path in (house.home / "checkpoints").iterdir()] == [stay]
+    assert {key.split("/")[1] for key, _ in house.store.objects.list("checkpoints/")} == {stay}
+    with place_of(stay) as place:
+        shelf = Shelf(place, house.store.objects, stay)
+        assert shelf.newest(shelf.published(), print) is not None
 
 
 def test_verify_finds_a_flipped_bit_in_the_corpus_of_a_registered_model(

@@ -1,7 +1,10 @@
-"""The text base trained by a real worker: it learns a small world, and gives the same bytes again."""
+"""The text base trained by a real worker: it learns a small world, and gives the same bytes again, also when killed."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from ichigo.language.checkpoint import open_llama
 from ichigo.language.contract import CONTRACT_FILE, contract_for
 from ichigo.language.layouts import Layouts, Sample, Turn
 from ichigo.recipe.schema import TrainBase
-from ichigo.training import Point, StageResult
+from ichigo.training import Point, StageJob, StageResult, run_stage
 from ichigo.training.base import Conversation, train_base
 
 SETTINGS = TrainBase(
@@ -29,6 +32,7 @@ SETTINGS = TrainBase(
     learning_rate=2e-2,
     warmup_steps=5,
 )
+TEXTS = ["sorry i did not catch that"]
 ROOMS, THINGS = ("kitchen", "garage", "office", "attic"), ("light", "heater", "radio", "fan")
 
 
@@ -44,8 +48,11 @@ def conversations() -> list[Conversation]:
 
 def run(folder: Path) -> tuple[StageResult, list[Point]]:
     points: list[Point] = []
-    texts = ["sorry i did not catch that"]
-    return train_base(conversations(), texts, SETTINGS, 3, folder / "base", folder / "work", points.append), points
+
+    def carry_out(job: StageJob) -> StageResult:
+        return run_stage(job, folder / "work" / "stage", points.append)
+
+    return train_base(conversations(), TEXTS, SETTINGS, 3, folder / "base", folder / "work", carry_out), points
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,25 @@ def test_it_is_a_base_like_any_other(trained: tuple[Path, StageResult, list[Poin
 
 def test_the_same_arguments_give_the_same_bytes(trained: tuple[Path, StageResult, list[Point]], tmp_path: Path) -> None:
     run(tmp_path)
-    first, again = trained[0] / "base", tmp_path / "base"
+    require_same_bytes(trained[0] / "base", tmp_path / "base")
+
+
+def test_one_that_is_killed_goes_on_and_gives_the_same_bytes(
+    trained: tuple[Path, StageResult, list[Point]], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "tests.services.base_launcher", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout
+        assert any(line.startswith("recorded 0000005") for line in killed.stdout)  # after a quarter of the steps
+        killed.kill()
+    again = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    assert int(next(line for line in again if line.startswith("resumed")).split()[1]) in {50, 100, 150}
+    points = [json.loads(line.removeprefix("point ")) for line in again if line.startswith("point ")]
+    assert [point["loss"] for point in points] == [point["loss"] for point in trained[2]]
+    require_same_bytes(trained[0] / "base", tmp_path / "base")
+
+
+def require_same_bytes(first: Path, again: Path) -> None:
     names = sorted(path.name for path in first.iterdir())
     assert names == sorted(path.name for path in again.iterdir())
     assert [name for name in names if (first / name).read_bytes() != (again / name).read_bytes()] == []

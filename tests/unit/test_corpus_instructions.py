@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,25 @@ def test_estimated_similarity_follows_the_true_one() -> None:
     assert len(whole & changed) / len(whole | changed) == pytest.approx(0.9, abs=0.01)
     assert found["near"] >= 98
     assert found["far"] == 0
+
+
+def test_the_first_near_text_is_found_among_thousands_and_they_take_less_than_a_kilobyte_each() -> None:
+    def text(number: int, *more: str) -> str:
+        return " ".join([*(f"w{number * 31 + place}" for place in range(30)), *more])
+
+    names = [str(number) for number in range(2000)]
+    index = NearTexts(0.8)
+    tracemalloc.start()
+    for number in range(2000):
+        index.add(text(number), names[number])
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert size / 2000 < 1000
+    index.add(text(7), "a later one")
+    asked = range(0, 2000, 40)
+    assert [index.find(text(number, "x")) for number in asked] == [names[number] for number in asked]
+    assert index.find(text(7, "x")) == names[7]
+    assert index.find(text(5000)) is None
 
 
 def test_questions_are_spoken_and_the_same_seed_speaks_the_same(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from ichigo.language.mixing import NOISE_ANSWERS
 from ichigo.recipe.schema import Evaluation, Probes, Stage, StageName
 from ichigo.steps.probe import Looked, probe
 from ichigo.steps.records import Records, RunRecord
-from ichigo.steps.train import began_and_ended
 from ichigo.store import Artifact, Identity, Store
 from ichigo.store.objects import MemoryObjects
+from ichigo.training.launch import began_and_ended
 from tests.unit.evaluation_support import Scripted, codes, make_base, make_model, says
 
 SETTINGS = Evaluation(items=8, max_new_tokens=12, batch=4)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
 from ichigo.errors import IntegrityError
 from ichigo.store import Artifact, Identity, MemoryObjects, Store
+from ichigo.store.artifacts import CHECKPOINTS
 from ichigo.store.garbage import Garbage, find, sweep
 from ichigo.store.objects import Upload
 from tests.store_contract import Killed, Watched, commit
 
 NOW = 10_000.0
+LINEAGE = "ab" * 16
 
 
 class House:
@@ -30,13 +32,20 @@ class House:
             (draft.folder / "file").write_bytes(content)
         return draft.committed
 
-    def find(self, *roots: Artifact, before: float = NOW - 60) -> list[Garbage]:
+    def find(self, *roots: Artifact, before: float = NOW - 60, training: Collection[str] = ()) -> list[Garbage]:
         for key in self.objects.data:
             self.objects.modified[key] = NOW - 3600
-        return find(self.store, [one.reference.uri for one in roots], before)
+        return find(self.store, [one.reference.uri for one in roots], before, training)
 
-    def places(self, *roots: Artifact) -> list[str]:
-        return [one.place for one in self.find(*roots)]
+    def places(self, *roots: Artifact, training: Collection[str] = ()) -> list[str]:
+        return [one.place for one in self.find(*roots, training=training)]
+
+    def save(self, *steps: int) -> None:
+        """Checkpoints of :data:`LINEAGE`; the pointer names the last one."""
+        names = [f"{step:08d}-0000000a" for step in steps]
+        for name in names:
+            self.objects.put(f"checkpoints/{LINEAGE}/{name}/state/zero.pt", b"1234")
+        self.objects.put(f"checkpoints/{LINEAGE}/LATEST.json", json.dumps({names[-1]: "digest"}).encode())
 
     def place(self, artifact: Artifact) -> str:
         return artifact.reference.uri.removeprefix(f"{self.objects.uri}/") + "/"
@@ -126,14 +135,40 @@ def test_records_recipes_and_hints_are_no_garbage(house: House) -> None:
     assert house.find() == []
 
 
-def test_a_checkpoint_stays_as_long_as_the_pointer_names_it(house: House) -> None:
-    lineage = "checkpoints/" + "ab" * 32
-    for name in ("00000010-0000000a", "00000020-0000000b"):
-        house.objects.put(f"{lineage}/{name}/state/zero.pt", b"1234")
-    house.objects.put(f"{lineage}/LATEST.json", json.dumps({"00000020-0000000b": "digest"}).encode())
-    assert house.places() == [f"{lineage}/00000010-0000000a/"]
-    house.objects.delete(f"{lineage}/LATEST.json")
-    assert len(house.places()) == 2
+def test_while_a_training_runs_its_checkpoints_stay_that_the_pointer_names(house: House) -> None:
+    house.save(10, 20)
+    assert house.places(training=[LINEAGE]) == [f"checkpoints/{LINEAGE}/00000010-0000000a/"]
+
+
+def test_old_checkpoints_of_a_training_that_nobody_went_on_with_go_as_a_whole_and_the_pointer_first(
+    house: House,
+) -> None:
+    house.save(10, 20)
+    (found,) = house.find()
+    assert (found.place, len(found.keys)) == (f"checkpoints/{LINEAGE}/", 3)
+    assert found.keys[0] == f"checkpoints/{LINEAGE}/LATEST.json"
+    sweep(house.store, found)
+    assert house.objects.data == {}
+
+
+def test_young_checkpoints_stay_for_the_run_that_may_go_on(house: House) -> None:
+    house.save(10, 20)
+    house.find()
+    house.objects.modified[f"checkpoints/{LINEAGE}/00000020-0000000a/state/zero.pt"] = NOW
+    assert [one.place for one in find(house.store, [], NOW - 60)] == [f"checkpoints/{LINEAGE}/00000010-0000000a/"]
+
+
+def test_checkpoints_that_a_recipe_keeps_for_good_stay_as_long_as_the_model_that_came_of_them(house: House) -> None:
+    """Also where only the registry, as a root, still refers to that model."""
+    house.save(10, 20)
+    with house.store.write(Identity("model", {}, {}, ""), parents={}) as draft:
+        (draft.folder / "file").write_bytes(b"1")
+        draft.facts[CHECKPOINTS] = LINEAGE
+    kept = draft.committed
+    assert house.places() == [f"checkpoints/{LINEAGE}/00000010-0000000a/"]
+    house.make("model", content=b"2")
+    assert house.places(kept) == [f"checkpoints/{LINEAGE}/00000010-0000000a/"]
+    assert house.places() == [f"checkpoints/{LINEAGE}/", house.place(kept)]
 
 
 def test_cached_tokens_stay_as_long_as_their_tokenizer(house: House) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,91 @@ def test_a_mask_is_refused() -> None:
         attention.segment_attention(
             nn.Module(), states, states, states, torch.ones(1, 4), cu_seq_lens_q=torch.tensor([0, 4]), max_length_q=4
         )
+
+
+class Varlen(ModuleType):
+    """``torch.nn.attention.varlen`` as some torch has it, attending on the CPU."""
+
+    def __init__(self, torch_version: str) -> None:
+        super().__init__("varlen")
+        self.calls = 0
+        if torch_version == "2.10":
+            self.varlen_attn: Any = self.of_2_10
+        else:
+            self.varlen_attn = self.of_2_11 if torch_version == "2.11" else self.of_2_13
+
+    def of_2_10(self, query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, is_causal: bool = False) -> None:
+        raise AssertionError("it takes no scale and no window")
+
+    def of_2_11(
+        self, query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int, *,
+        scale: float | None = None, window_size: tuple[int, int] = (-1, -1),
+    ) -> Tensor:  # fmt: skip
+        """(tokens, heads, width) each; refuses grouped keys."""
+        self.calls += 1
+        assert query.shape == key.shape == value.shape
+        assert max_q == max_k == int(cu_seq_q.diff().max())
+        assert window_size == (-1, 0)
+        found = []
+        for first, last in pairwise(cu_seq_q.tolist()):
+            q, k, v = (part[first:last].transpose(0, 1) for part in (query, key, value))
+            own = (q @ k.mT * (scale or q.shape[-1] ** -0.5)).masked_fill(
+                torch.ones(last - first, last - first, dtype=torch.bool).triu(1), float("-inf")
+            )
+            found.append((own.softmax(-1) @ v).transpose(0, 1))
+        return torch.cat(found)
+
+    def of_2_13(self, query: Tensor, key: Tensor, value: Tensor, *rest: Any, enable_gqa: bool = False,
+                scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> Tensor:  # fmt: skip
+        """The same, which repeats grouped keys itself."""
+        assert enable_gqa
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
+        return self.of_2_11(query, key, value, *rest, scale=scale, window_size=window_size)
+
+
+@pytest.fixture
+def varlen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Varlen | None:
+    """This torch has the kernel of another one; None stands for a torch without any."""
+    module = Varlen(request.param) if request.param else None
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    return module
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("varlen", ["2.11", "2.13"], indirect=True)
+def test_torch_s_kernel_in_place_of_the_loop_gives_the_same(
+    packed: Packed, varlen: Varlen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = packed_logits(llama().eval(), joined(packed))
+    found = attention.kernel("cuda", torch.bfloat16)
+    monkeypatch.setattr(attention, "kernel", lambda device, dtype: found)
+    torch.testing.assert_close(packed_logits(llama().eval(), joined(packed)), loop, rtol=0, atol=1e-5)
+    assert varlen.calls == 2  # once for each layer
+
+
+@pytest.mark.parametrize("varlen", [None, "2.10"], indirect=True)
+def test_where_torch_has_no_kernel_that_can_the_loop_serves_on_a_gpu_too(varlen: Varlen | None) -> None:
+    assert attention.kernel("cuda", torch.bfloat16) is None
+
+
+def test_the_kernel_serves_in_16_bit_on_a_gpu_alone() -> None:
+    assert attention.kernel("cuda", torch.bfloat16) is not None
+    assert attention.kernel("cuda", torch.float32) is None
+    assert attention.kernel("cpu", torch.bfloat16) is None
+
+
+@pytest.mark.parametrize("varlen", [None], indirect=True)
+def test_a_stage_needs_nothing_that_torch_2_11_lacks(
+    packed: Packed, varlen: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no ``linear_cross_entropy``, which would not have to hold the logits either."""
+    model = llama()
+    model.set_attn_implementation(attention.NAME)
+    expected = StageModel(model)(joined(packed))
+    for module in (torch.nn.functional, torch.nn):
+        for name in ("linear_cross_entropy", "LinearCrossEntropyLoss", "LinearCrossEntropyOptions"):
+            monkeypatch.delattr(module, name, raising=False)
+    assert StageModel(model)(joined(packed)).item() == expected.item()
 
 
 @pytest.mark.parametrize("recompute", [False, True])

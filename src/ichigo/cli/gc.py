@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ichigo.store.garbage import Garbage
     from ichigo.store.workplace import Kept
 
-HELP = "list what nothing refers to (replaced artifacts, partial uploads, lost work) and delete it when asked"
+HELP = "list what nothing refers to (replaced artifacts, partial uploads, lost work, old checkpoints), delete if asked"
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 _GRACE = 86400.0  # seconds; the longest upload or step between two writes that anybody should have
 
@@ -47,8 +47,11 @@ def main(args: argparse.Namespace) -> int:
     store = Store.at(connect(home).store)
     # Servers round the times of objects up to whole seconds: without an age nothing is too young.
     before = time.time() - args.older_than if args.older_than else math.inf
-    found = garbage.find(store, roots(store, before), before)
+    active = training()
+    found = garbage.find(store, roots(store, before), before, active)
     work = [one for one in workplace.kept(workplace.folder_of(home)) if one.modified < before]
+    saves = workplace.kept(home / "checkpoints")
+    work += [one for one in saves if one.modified < before and one.folder.name not in active]
     _show(found, work)
     if args.dry_run or not (found or work) or not (args.yes or _agreed()):
         return 0
@@ -73,14 +76,27 @@ def roots(store: Store, before: float) -> Iterator[str]:
             yield from (step.artifact["uri"] for step in records.steps() if step.artifact)
 
 
+def training() -> set[str]:
+    """The lineages of trainings that run now; what they saved may be old if their steps are long."""
+    from ichigo.tracking.runs import running
+    from ichigo.training.shelf import LINEAGE
+
+    return {tags[LINEAGE] for tags in running(LINEAGE)}
+
+
 def _show(found: Sequence[Garbage], work: Sequence[Kept]) -> None:
     now = time.time()
     lines = [(item.size, item.modified, item.place, item.why) for item in found]
-    lines += [(left.size, left.modified, str(left.folder), "work that no run took up") for left in work]
+    lines += [(left.size, left.modified, str(left.folder), _why(left)) for left in work]
     for size, modified, place, why in lines:
         print(f"{_size(size):>10}  {_age(now - modified):>6}  {place}  {why}")
     total = sum(size for size, *_ in lines)
     print(f"{_size(total):>10}  in {len(lines)} places that nothing refers to")
+
+
+def _why(left: Kept) -> str:
+    saved = left.folder.parent.name == "checkpoints"
+    return "checkpoints of a training that nobody went on with" if saved else "work that no run took up"
 
 
 def _size(size: float) -> str:

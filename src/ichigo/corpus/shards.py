@@ -18,6 +18,7 @@ import json
 import math
 import pickle
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -260,9 +261,8 @@ def _check(rows: Sequence[_Entry], shards: int, file: IO[bytes], test: Collectio
         )
     if len(rows) < shards:
         raise DataError(f"data.shards is {shards}, but the corpus has {len(rows)} rows; set at most that many shards")
-    counts = Counter(row.id for row in rows)
-    identity, count = counts.most_common(1)[0]
-    if count > 1:
+    if len({row.id for row in rows}) < len(rows):
+        identity, count = Counter(row.id for row in rows).most_common(1)[0]
         text = next(_unspooled(row, file, test).text for row in rows if row.id == identity)
         raise DataError(f"{count} rows have the id {identity} (the same sound and text {text!r}); keep one of them")
 
@@ -332,7 +332,7 @@ class _Totals:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
-        self._seconds: dict[str, list[float]] = {"train": [], "test": []}
+        self._seconds: dict[str, array[float]] = {"train": array("d"), "test": array("d")}
 
     def add(self, rows: Sequence[Row]) -> None:
         """Count some rows."""

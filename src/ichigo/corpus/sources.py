@@ -15,6 +15,7 @@ How rows are split:
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -234,7 +235,7 @@ class _Splits:
             self._open.pop(source, None)
         if source not in self._told:
             own = self._open.setdefault(source, [])
-            own += [(row.id, row.dialogue or row.id, row.speaker) for row in line.rows]
+            own += [(row.id, row.dialogue or row.id, sys.intern(row.speaker)) for row in line.rows]
 
     def held_out(self) -> frozenset[str]:
         """Ids of rows."""

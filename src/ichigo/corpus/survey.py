@@ -8,6 +8,7 @@ by digest. It is reported and sets nothing aside: spoken digits have ten texts, 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -82,7 +83,7 @@ class Report:
 
 @dataclass
 class Survey:
-    """Counts lines; some 150 bytes a row stay in memory, and each distinct text."""
+    """Counts lines; some 40 bytes a row stay in memory, and each distinct text."""
 
     set_aside: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Rejected]] = field(default_factory=lambda: defaultdict(list))
@@ -90,8 +91,12 @@ class Survey:
     licenses: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
     speakers: dict[str, Share] = field(default_factory=lambda: defaultdict(Share))
     broken: list[str] = field(default_factory=list)
-    _seconds: list[float] = field(default_factory=list)
-    _rows: list[tuple[str, bool, int, bytes]] = field(default_factory=list)  # id, test, place of its text, sound
+    # Of each row: length, id, whether it is a test row, the place of its text, and a digest of its sound.
+    _seconds: array[float] = field(default_factory=lambda: array("d"))
+    _ids: list[str] = field(default_factory=list)
+    _test: bytearray = field(default_factory=bytearray)
+    _at: array[int] = field(default_factory=lambda: array("q"))
+    _sounds: array[int] = field(default_factory=lambda: array("Q"))
     _texts: dict[str, int] = field(default_factory=dict)  # normalised, by place
     _characters: int = 0
     _wordless: int = 0
@@ -119,14 +124,14 @@ class Survey:
         self, tallies: Mapping[str, Tally], held_out: Collection[str], items: Iterable[str], fatal: Iterable[str] = ()
     ) -> Report:
         """All that was found; ``held_out`` are the rows that become test rows, ``items`` what else is asked."""
-        test = [row[1] or row[0] in held_out for row in self._rows]
+        test = [bool(told) or row in held_out for row, told in zip(self._ids, self._test, strict=True)]
         return Report(
             sources={label: _of(tally) for label, tally in tallies.items()},
             lines=sum(tally.lines for tally in tallies.values()),
             kept=sum(tally.kept for tally in tallies.values()),
             set_aside=dict(self.set_aside.most_common()),
             examples={reason: tuple(found) for reason, found in self.examples.items()},
-            rows=len(self._rows),
+            rows=len(self._ids),
             texts=self._written,
             seconds=round(sum(self._seconds), 3),
             shortest=round(min(self._seconds, default=0.0), 3),
@@ -153,7 +158,10 @@ class Survey:
 
     def _add_row(self, row: Row) -> None:
         sound = hashlib.blake2b(row.audio or repr(row.codes).encode(), digest_size=8).digest()
-        self._rows.append((row.id, row.split == "test", self._place(row.text), sound))
+        self._ids.append(row.id)
+        self._test.append(row.split == "test")
+        self._at.append(self._place(row.text))
+        self._sounds.append(int.from_bytes(sound, "big"))
         self._seconds.append(row.seconds)
         self._characters += len(row.text) + len(row.answer or "")
         self._wordless += not row.text
@@ -168,14 +176,13 @@ class Survey:
 
     def _overlap(self, test: list[bool], items: Iterable[str]) -> Overlap:
         known = list(self._texts)
-        asked = {known[row[2]] for row, held in zip(self._rows, test, strict=True) if held and row[2] >= 0}
+        asked = {known[at] for at, held in zip(self._at, test, strict=True) if held and at >= 0}
         asked |= {plain for item in items if (plain := normalised(item))}
         near = NearTexts(NEAR)
         for text in sorted(asked):
             near.add(text, text)
-        heard = {row[3] for row, held in zip(self._rows, test, strict=True) if held}
-        training = [row for row, held in zip(self._rows, test, strict=True) if not held]
-        uses = Counter(row[2] for row in training if row[2] >= 0)
+        heard = {sound for sound, held in zip(self._sounds, test, strict=True) if held}
+        uses = Counter(at for at, held in zip(self._at, test, strict=True) if not held and at >= 0)
         same = {place for place in uses if known[place] in asked}
         close = {place: found for place in uses.keys() - same if asked and (found := near.find(known[place]))}
         shown = [known[place] for place in sorted(same)] + [f"{known[at]} ~ {close[at]}" for at in sorted(close)]
@@ -183,7 +190,7 @@ class Survey:
             items=len(asked),
             same_text=sum(uses[place] for place in same),
             near_text=sum(uses[place] for place in close),
-            same_sound=sum(row[3] in heard for row in training),
+            same_sound=sum(sound in heard for sound, held in zip(self._sounds, test, strict=True) if not held),
             examples=tuple(shown[:_EXAMPLES]),
         )
 

@@ -6,6 +6,7 @@ texts are *draws*: what should be met more often stands there more often, each t
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -62,18 +63,21 @@ def text_id(draw: int, *parts: str | int | None) -> str:
 def texts_of(sentences: Iterable[Sentence], rows: Iterable[Row], world: World | None) -> list[TextRow]:
     """What is written in a corpus: each distinct text and answer of the sentences and of the training ``rows`` that
     have words, once, in the order of their first appearance, and the texts of the world."""
-    own: dict[tuple[str, str | None], TextRow] = {}
+    own: dict[str, TextRow] = {}
     for item in sentences:
-        own.setdefault((item.text, item.answer), _said(item.text, item.answer))
+        said = _said(item.text, item.answer)
+        own.setdefault(said.id, said)
     for row in rows:
         if row.split == "train" and row.text:
             said = _said(row.text, row.answer, row.language, row.license)
-            own.setdefault((row.text, row.answer), said)
+            own.setdefault(said.id, said)
     return [*own.values(), *(world_texts(world) if world else [])]
 
 
 def _said(text: str, answer: str | None, language: str = UNKNOWN_LANGUAGE, license: str = UNKNOWN_LICENSE) -> TextRow:
-    return TextRow(text_id(0, text, answer), text, answer, "train", language=language, license=license)
+    """A text on its own; what few names of languages and licences there are is shared by many rows."""
+    own, language, license = text_id(0, text, answer), sys.intern(language), sys.intern(license)
+    return TextRow(own, text, answer, "train", language=language, license=license)
 
 
 def world_texts(world: World) -> list[TextRow]:
@@ -100,8 +104,8 @@ def write_texts(rows: Iterable[TextRow], folder: Path) -> Path:
     Raises :class:`~ichigo.errors.DataError` for two rows of one id.
     """
     ordered = sorted(rows, key=lambda row: (row.dialogue or row.id, row.turn, row.id))
-    identity, count = Counter(row.id for row in ordered).most_common(1)[0] if ordered else ("", 0)
-    if count > 1:
+    if len({row.id for row in ordered}) < len(ordered):
+        identity, count = Counter(row.id for row in ordered).most_common(1)[0]
         raise DataError(f"{count} texts have the id {identity}; give each its own")
     columns = {name: [getattr(row, name) for row in ordered] for name in _SCHEMA.names}
     folder.mkdir(parents=True, exist_ok=True)

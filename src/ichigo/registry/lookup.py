@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ichigo.errors import UserError
 from ichigo.registry.tags import DIGEST, MANIFEST, RUN_KEY
-from ichigo.tracking.runs import client
+from ichigo.tracking.runs import client, pages
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -67,21 +67,12 @@ def raw_versions(name: str | None = None) -> list[tuple[Registered, ModelVersion
     mlflow = client()
     aliases: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     chosen = f"name = '{name}'" if name else None
-    for model in _pages(partial(mlflow.search_registered_models, filter_string=chosen)):
+    for model in pages(partial(mlflow.search_registered_models, filter_string=chosen)):
         for alias, version in model.aliases.items():
             aliases[model.name, str(version)].append(alias)
-    found = _pages(partial(mlflow.search_model_versions, filter_string=chosen))
+    found = pages(partial(mlflow.search_model_versions, filter_string=chosen))
     ordered = sorted(found, key=lambda version: (version.name, int(version.version)))
     return [(_registered(version, aliases[version.name, str(version.version)]), version) for version in ordered]
-
-
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Everything that a search of MLflow's client finds, page after page."""
-    token: str | None = None
-    while token is None or token:
-        page = search(page_token=token)
-        yield from page
-        token = page.token or ""
 
 
 def _registered(found: Any, aliases: Iterable[str]) -> Registered:

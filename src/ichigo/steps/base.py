@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 from ichigo import recipe as recipes
 from ichigo.errors import DataError
+from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import FolderBase, InitBase, TrainBase
 from ichigo.steps.context import Step, open_step
-from ichigo.steps.curves import Shipper
+from ichigo.steps.curves import CURVES
 from ichigo.steps.places import local_copy, place_digest
-from ichigo.store import Artifact, Draft
+from ichigo.steps.trainings import carry_out, kept_for_good, retire
+from ichigo.store import Artifact, Draft, code_digest
 
 if TYPE_CHECKING:
     from ichigo.corpus.texts import TextRow
     from ichigo.training.base import Conversation
 
+_MODULES = (__name__, "ichigo.training.worker")  # of a base that is trained
 _TEXTS = "texts.parquet"  # the file of a corpus that holds its written rows, if it has any
 
 
@@ -39,36 +42,41 @@ def main(run: str, *, corpus: str, model: str) -> None:
 def _trained(step: Step, settings: TrainBase, corpus: Artifact) -> Artifact:
     if not any(file.path == _TEXTS for file in corpus.files):
         raise DataError("base.kind is train, but the corpus has no written rows; take kind init or folder")
+    step.draws(CURVES)
+    world, digest = step.recipe.data.world is not None, corpus.subset_digest(_TEXTS)
+    identity = {"base": recipes.identity(settings), "world": world, "seed": step.recipe.seed}
+    lineage = sha256_json({"settings": identity, "corpus": digest, "code": code_digest(*_MODULES)})[:32]
 
     def build(draft: Draft) -> None:
         from ichigo.corpus.texts import read_texts
         from ichigo.training.base import train_base
 
         step.log_params(recipes.identity(settings))
-        shipper = Shipper(step)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             conversations = conversations_of(read_texts(corpus.fetch(folder / "corpus", _TEXTS)))
-            try:
-                result = train_base(
-                    conversations, _refusals(step), settings, step.recipe.seed, draft.folder, folder, shipper.add
-                )
-            finally:
-                shipper.ship()
-        draft.facts.update(result.facts, conversations=len(conversations))
+            result = train_base(
+                conversations,
+                _refusals(step),
+                settings,
+                step.recipe.seed,
+                draft.folder,
+                folder,
+                lambda job: carry_out(step, lineage, job, folder),
+                step.recipe.launch.checkpoints,
+            )
+        draft.facts.update(result.facts, conversations=len(conversations), **kept_for_good(step, lineage))
 
-    return step.artifact(
+    artifact = step.artifact(
         "base",
-        settings={
-            "base": recipes.identity(settings),
-            "world": step.recipe.data.world is not None,
-            "seed": step.recipe.seed,
-        },
+        settings=identity,
         inputs={"corpus": corpus},
-        digests={"corpus": corpus.subset_digest(_TEXTS)},
+        digests={"corpus": digest},
         build=build,
-        modules=(__name__, "ichigo.training.worker"),
+        modules=_MODULES,
     )
+    retire(step, lineage)
+    return artifact
 
 
 def conversations_of(rows: Iterable[TextRow]) -> list[Conversation]:

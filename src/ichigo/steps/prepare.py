@@ -64,28 +64,42 @@ def _digests(sources: Sequence[Source]) -> dict[str, str]:
 
 def build(step: Step, data: Data, sources: Sequence[Source], draft: Draft) -> None:
     """Fill ``draft`` with the corpus of ``data`` and ``sources``."""
-    from ichigo.corpus.shards import Quarantine, write_shards, written
-    from ichigo.corpus.sources import Reading, check_counts, reported
-    from ichigo.corpus.survey import Survey, items_of
     from ichigo.corpus.texts import write_texts
     from ichigo.corpus.world import World
 
     seed = step.recipe.seed
     world = World(data.world, seed) if data.world else None
-    survey, gathered = Survey(), Gathered()
-    with Quarantine(draft.folder) as quarantine:
-        reading = Reading(sources, data, seed, quarantine.add)
-        rows = chain(gathered.rows(survey.watched(reported(reading))), _own_rows(data, world, seed))
-        summary = write_shards(rows, draft.folder, data.shards, quarantine.counts, reading.held_out)
-    held, set_aside = written(draft.folder)
-    own = sum(count for origin, count in summary.origins.items() if origin in OWN)
-    check_counts(reading.tallies.values(), held - own, set_aside)
-    report = survey.report(reading.tallies, held_out := reading.held_out(), items_of(world))
-    texts = _texts(draft.folder, data, world, gathered.texts(held_out))
+    summary, report, given = _rows(draft.folder, data, seed, sources, world)
+    texts = _texts(draft.folder, data, world, given)
     write_texts(texts, draft.folder)
     (draft.folder / SURVEY).write_text(json.dumps(report.plain(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    set_aside = sum(summary.rejected.values())
     draft.facts.update(rows=summary.rows, texts=len(texts), set_aside=set_aside, seconds=round(summary.seconds, 1))
     _say(step, summary, len(texts), report)
+
+
+def _rows(
+    folder: Path, data: Data, seed: int, sources: Sequence[Source], world: World | None
+) -> tuple[CorpusSummary, Report, list[TextRow]]:
+    """Write shards and quarantine; what they hold, and the texts that came with them.
+
+    What is remembered of every row while it is read, about a kilobyte, is gone when this returns.
+    """
+    from ichigo.corpus.shards import Quarantine, write_shards, written
+    from ichigo.corpus.sources import Reading, check_counts, reported
+    from ichigo.corpus.survey import Survey, items_of
+
+    survey, gathered = Survey(), Gathered()
+    with Quarantine(folder) as quarantine:
+        reading = Reading(sources, data, seed, quarantine.add)
+        rows = chain(gathered.rows(survey.watched(reported(reading))), _own_rows(data, world, seed))
+        summary = write_shards(rows, folder, data.shards, quarantine.counts, reading.held_out)
+    held, set_aside = written(folder)
+    own = sum(count for origin, count in summary.origins.items() if origin in OWN)
+    check_counts(reading.tallies.values(), held - own, set_aside)
+    held_out = reading.held_out()
+    report = survey.report(reading.tallies, held_out, items_of(world))
+    return summary, report, gathered.texts(held_out)
 
 
 def _say(step: Step, summary: CorpusSummary, texts: int, report: Report) -> None:

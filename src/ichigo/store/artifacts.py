@@ -27,6 +27,9 @@ from ichigo.hashing import canonical_json, sha256_bytes, sha256_file, sha256_jso
 from ichigo.store.objects import NoSuchObject, Objects, open_objects
 from ichigo.store.workplace import discard, workplace
 
+CHECKPOINTS = "checkpoints"
+"""Fact of a model: the lineage of the checkpoints that stay as long as the model does."""
+
 POINTER = "COMMITTED.json"
 MANIFEST = "manifest.json"
 BYTES_AT = "bytes_at"

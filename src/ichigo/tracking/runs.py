@@ -11,8 +11,9 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,6 +88,23 @@ def client(patience: float = PATIENCE) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     return cast("MlflowClient", Patient(MlflowClient(), patience))
+
+
+def running(tag: str) -> Iterator[dict[str, str]]:
+    """The tags of every open run that has this ``tag``, in whatever experiment."""
+    mlflow = client()
+    experiments = [one.experiment_id for one in pages(mlflow.search_experiments)]
+    search = partial(mlflow.search_runs, experiments, "attributes.status = 'RUNNING'")
+    yield from (dict(run.data.tags) for run in pages(search) if tag in run.data.tags)
+
+
+def pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Everything that a search of MLflow's client finds, page after page."""
+    token: str | None = None
+    while token is None or token:
+        page = search(page_token=token)
+        yield from page
+        token = page.token or ""
 
 
 def _create_experiment(mlflow: MlflowClient, name: str) -> str:

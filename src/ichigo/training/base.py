@@ -20,13 +20,13 @@ from ichigo.language.base import init_base, text_contract
 from ichigo.language.contract import CONTRACT_FILE
 from ichigo.language.layouts import Layouts, Sample, Turn, lay_out
 from ichigo.language.packing import pack
-from ichigo.recipe.schema import Launch, Stage, TrainBase
+from ichigo.recipe.schema import Checkpoints, Launch, Stage, TrainBase
 from ichigo.training.job import StageJob, StageResult
-from ichigo.training.journal import Point
-from ichigo.training.launch import run_stage
 
 Conversation = Sequence[tuple[str, str]]
 """Questions and answers, in order."""
+
+NONE = Checkpoints(every=0)
 
 
 def train_base(
@@ -36,13 +36,15 @@ def train_base(
     seed: int,
     output: Path,
     workdir: Path,
-    on_point: Callable[[Point], None],
+    run: Callable[[StageJob], StageResult],
+    checkpoints: Checkpoints = NONE,
 ) -> StageResult:
     """Write a base model that answers ``conversations`` into ``output``; same arguments, same bytes.
 
     The tokenizer learns from the conversations and from ``texts``, which the model does not see. ``workdir`` keeps the
-    initial model, the packed conversations and what :func:`~ichigo.training.launch.run_stage` writes; each journal
-    point goes to ``on_point``. Raises what that function and :func:`~ichigo.language.layouts.lay_out` raise.
+    initial model and the packed conversations. ``run`` carries the stage out, as
+    :func:`~ichigo.training.launch.run_stage` does; where it looks after checkpoints, they are as ``checkpoints`` says,
+    and three of them at least. Raises what ``run`` and :func:`~ichigo.language.layouts.lay_out` raise.
     """
     spelled = [text for conversation in conversations for turn in conversation for text in turn]
     start, data = workdir / "start", workdir / "data"
@@ -54,14 +56,19 @@ def train_base(
         output=output,
         journal=workdir / "journal.jsonl",
         stage=_stage(settings, len(conversations)),
-        launch=Launch(processes=1, zero=0),
+        launch=Launch(processes=1, zero=0, checkpoints=_often(checkpoints, settings.steps)),
         seed=seed,
         title="base",
         threads=1,  # the tokenizer is fitted at the same time
     )
-    result = run_stage(job, workdir / "work", on_point)
+    result = run(job)
     (output / CONTRACT_FILE).unlink()  # the contract with a speech tokenizer is still to be made
     return result
+
+
+def _often(checkpoints: Checkpoints, steps: int) -> Checkpoints:
+    """A base takes about a minute; four parts of it lose little to a kill, and a save costs 20 ms of 60 s."""
+    return checkpoints.model_copy(update={"every": min(checkpoints.every, -(-steps // 4))})
 
 
 def _pack(conversations: Sequence[Conversation], sequence_length: int, base: Path, folder: Path) -> None:

@@ -93,7 +93,8 @@ class StageResult:
     """What a finished stage did: ``loss`` is the last step's, in nats per labelled token; ``seconds`` are wall time.
 
     ``resumed`` is the number of steps that an earlier try had done; ``tokens`` are those of all steps, and
-    ``tokens_per_second`` those of this try in its ``seconds``, the start of the workers included.
+    ``tokens_per_second`` those of this try in its ``seconds``, the start of the workers included. ``loss_began`` and
+    ``loss_ended`` are means over the first and the last tenth of the steps.
     """
 
     model: Path
@@ -103,6 +104,8 @@ class StageResult:
     labelled_tokens: int
     seconds: float
     tokens_per_second: float
+    loss_began: float
+    loss_ended: float
     resumed: int = 0
 
     @property
@@ -110,4 +113,5 @@ class StageResult:
         """What an artifact remembers of it."""
         speed = round(self.tokens_per_second)
         facts = {"steps": self.steps, "loss": self.loss, "tokens": self.tokens, "tokens_per_second": speed}
+        facts |= {"loss_began": self.loss_began, "loss_ended": self.loss_ended}
         return facts | ({"resumed": self.resumed} if self.resumed else {})

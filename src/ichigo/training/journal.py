@@ -1,8 +1,9 @@
 """The journal of a stage: one JSON line per optimizer step, written by rank 0 and followed by the launcher.
 
 A point has ``step`` (from 0), ``loss`` (nats per labelled token, before the update), ``learning_rate``, ``grad_norm``
-(before clipping), ``labelled_tokens`` and ``tokens`` (of all ranks), ``tokens_per_second``, ``seconds`` (of this step)
-and ``time`` (milliseconds since the epoch, as MLflow counts).
+(before clipping), ``labelled_tokens`` and ``tokens`` (of all ranks), ``tokens_per_second``, ``seconds`` (of this step),
+``peak_memory`` (bytes of rank 0's GPU so far, or of its process on a CPU) and ``time`` (milliseconds since the epoch,
+as MLflow counts).
 """
 
 from __future__ import annotations

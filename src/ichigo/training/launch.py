@@ -5,6 +5,7 @@ Imports no torch. The workers' output goes on to this process's standard output,
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -82,8 +83,15 @@ def _result(job: StageJob, points: Sequence[Point], seconds: float) -> StageResu
         labelled_tokens=int(sum(point["labelled_tokens"] for point in points)),
         seconds=seconds,
         tokens_per_second=sum(point["tokens"] for point in mine) / seconds,
+        **began_and_ended([point["loss"] for point in points]),
         resumed=job.first_step,
     )
+
+
+def began_and_ended(losses: Sequence[float]) -> dict[str, float]:
+    """``loss_began`` and ``loss_ended``: the means of the first and of the last tenth of a stage's steps."""
+    tenth = max(1, len(losses) // 10)
+    return {"loss_began": math.fsum(losses[:tenth]) / tenth, "loss_ended": math.fsum(losses[-tenth:]) / tenth}
 
 
 class Patience:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import resource
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -163,8 +164,16 @@ def train_step(state: StageState, step: int) -> Point:
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "seconds": seconds,
+        "peak_memory": _peak_memory(state.device),
         "time": time.time_ns() // 1_000_000,
     }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes that tensors have taken at most on this GPU, or that this process has had resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def whole_weights(state: StageState) -> dict[str, Tensor]:
@@ -179,7 +188,8 @@ def whole_weights(state: StageState) -> dict[str, Tensor]:
 
 def _join_ranks() -> torch.device:
     # DeepSpeed 0.19.8 decorates an optimizer that no stage uses with torch.compile: 1.6 s of inductor's imports.
-    torch.compiler.set_default_backend("eager")
+    if hasattr(torch.compiler, "set_default_backend"):  # older ones have none
+        torch.compiler.set_default_backend("eager")
     # It builds its shared memory op with g++ at the start of every CPU run, and a lock that a killed build left
     # behind hangs all later runs; without the op, collectives are plain gloo.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -38,6 +38,8 @@ from ichigo.training.checkpoint import (
 )
 
 POINTER = "LATEST.json"
+LINEAGE = "ichigo.lineage"
+"""Tag of a training's MLflow run; checkpoints are recorded in the runs that have the same."""
 
 Say = Callable[[str], None]
 

@@ -1,7 +1,7 @@
-"""How long a training stalls while MLflow is gone: ``python -m tests.outage [--seconds 60] [--home FOLDER]``.
+"""How long a training stalls while MLflow is gone: ``python -m tests.outage``.
 
 A real stage (torchrun, DeepSpeed, a small model on the CPU) trains while its curves go to a real MLflow server, which
-is killed after the first steps and started again ``--seconds`` later. Printed is the longest time between the ends of
+is killed after the first steps and started again so many seconds later. Printed is the longest time between the ends of
 two steps, by the journal of rank 0, before the outage, during it and after it; the numbers before and after tell what
 the machine does on its own, and the longest ``add`` what the launcher waits for. The exit status is 1 when a point was
 lost or doubled, or differs from the journal.
@@ -9,10 +9,7 @@ lost or doubled, or differs from the journal.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +22,7 @@ import numpy as np
 import psutil
 
 from ichigo import recipe as recipes
-from ichigo.engines.platform import down, status, up
+from ichigo.engines.platform import status, up
 from ichigo.language.base import init_base
 from ichigo.language.contract import contract_for
 from ichigo.language.expand import expand
@@ -169,22 +166,10 @@ def faults(points: Sequence[Point], run_id: str) -> list[str]:
     return found
 
 
-def main() -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="the longest stall of a training while MLflow is gone")
-    parser.add_argument(
-        "--seconds", type=float, default=60.0, help="from kill to start; the start itself takes some more"
-    )
-    parser.add_argument("--home", type=Path, help="state home of the servers; default: a temporary one")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ichigo-outage-") as scratch:
-        folder = Path(scratch)
-        home = (arguments.home or folder / "home").resolve()
-        try:
-            trained = train(home, arguments.seconds, folder)
-            problems = faults(trained.points, trained.mlflow_run)
-        finally:
-            down(home)
+def measure(home: Path, seconds: float, folder: Path) -> int:
+    """Measure with the servers of ``home``, and print; the exit status."""
+    trained = train(home, seconds, folder)
+    problems = faults(trained.points, trained.mlflow_run)
     outage, points = trained.outage, trained.points
     print(f"MLflow gone for {(outage.ended - outage.began) / 1000:.1f} s, {len(points)} steps in all")
     for when, share in outage.share(points).items():
@@ -192,7 +177,3 @@ def main() -> int:
     print(f"longest add {trained.longest_add * 1000:.1f} ms")
     print("\n".join(problems) or f"MLflow holds every point of {len(CURVES)} curves once, as journalled")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
