@@ -11,7 +11,23 @@ from collections.abc import Sequence
 from ichigo import __version__
 from ichigo.errors import IchigoError
 
-VERBS = ("run", "check", "data", "ask", "speak", "look", "bench", "verify", "trace", "gc", "up", "status", "down")
+VERBS = (
+    "run",
+    "check",
+    "data",
+    "ask",
+    "speak",
+    "look",
+    "bench",
+    "benchmark",
+    "retention",
+    "verify",
+    "trace",
+    "gc",
+    "up",
+    "status",
+    "down",
+)
 _EPILOG = """\
 exit status: 0 done (also when the gate refused the model), 2 wrong input, 3 a service does not answer,
 4 stored bytes are not the committed ones, 5 a step failed, 6 the machine failed a step (a process killed or hanging, a
