@@ -12,8 +12,8 @@ from ichigo import __version__
 from ichigo.errors import IchigoError
 
 VERBS = (
-    *("run", "check", "data", "ask", "speak", "look", "evaluate", "bench", "latency", "compare", "report"),
-    *("models", "promote", "rollback", "verify", "trace", "gc", "up", "status", "down"),
+    *("run", "check", "data", "ask", "speak", "look", "evaluate", "bench", "benchmark", "retention", "latency"),
+    *("compare", "report", "models", "promote", "rollback", "verify", "trace", "gc", "up", "status", "down"),
 )
 _EPILOG = """\
 exit status: 0 done (also when the gate refused the model), 2 wrong input, 3 a service does not answer,

@@ -1,4 +1,4 @@
-"""The generation engine: a model folder opened once, greedy answers with a key-value cache, loss of labelled tokens.
+"""The generation engine: a model folder opened once, greedy answers with a cache, likelihoods of given tokens.
 
 A model folder is a Hugging Face folder of a Llama (``config.json``, safetensors, ``tokenizer.json``) with its
 ``contract.json``; ``ichigo.language.checkpoint`` opens it without running its code or reading a pickle.
@@ -42,6 +42,21 @@ class Generation:
 
     tokens: tuple[int, ...]
     stopped: Literal["eot", "length"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How likely a model finds a continuation.
+
+    Attributes:
+        log_likelihood: natural logarithm, the sum over the continuation's tokens; nan or -inf of a diverged model.
+        tokens: of the continuation.
+        greedy: whether each of them is what greedy generation would have chosen there.
+    """
+
+    log_likelihood: float
+    tokens: int
+    greedy: bool
 
 
 class Engine:
@@ -155,6 +170,51 @@ class Engine:
             each.update(zip(chosen, self._batch_losses([examples[number] for number in chosen]), strict=True))
             progress.advance(len(chosen))
         return [each[number] for number in range(len(examples))]
+
+    @torch.inference_mode()
+    def score(self, pairs: Sequence[tuple[Ids, Ids]], batch: int, what: str = "score") -> list[Scored]:
+        """The likelihood of each continuation after its context, in the order of ``pairs``.
+
+        Args:
+            pairs: token ids of context and continuation, each of at least one token.
+            batch: pairs at once, padded on the right, where a causal model does not see the padding.
+            what: name on the progress line.
+
+        Raises:
+            DataError: an empty context or continuation, or a pair longer than the model's positions.
+            ContractError: an id outside the vocabulary.
+        """
+        for number, (context, continuation) in enumerate(pairs):
+            if len(continuation) == 0:
+                raise DataError(f"continuation {number} is empty; there is nothing to score")
+            self._check_prompt(number, context, len(continuation))
+            self._check_prompt(number, continuation, 0)
+        scored: dict[int, Scored] = {}
+        progress = Progress(what, len(pairs), "continuations")
+        for chosen in _batches([len(context) + len(continuation) for context, continuation in pairs], batch):
+            scored.update(zip(chosen, self._score([pairs[number] for number in chosen]), strict=True))
+            progress.advance(len(chosen))
+        return [scored[number] for number in range(len(pairs))]
+
+    def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
+        device, width = self._model.device, max(len(context) + len(said) for context, said in pairs)
+        ids = torch.full((len(pairs), width), self.contract.pad)
+        wanted = torch.zeros((len(pairs), width), dtype=torch.bool)  # the tokens of the continuations
+        for row, (context, said) in enumerate(pairs):
+            end = len(context) + len(said)
+            ids[row, :end] = torch.cat([torch.as_tensor(context), torch.as_tensor(said)])
+            wanted[row, len(context) : end] = True
+        ids, wanted = ids.to(device), wanted.to(device)
+        hidden = self._model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted[:, 1:]]
+        labels = ids[wanted]
+        nats, greedy = [], []
+        for rows, right in zip(torch.split(hidden, _LOGIT_ROWS), torch.split(labels, _LOGIT_ROWS), strict=True):
+            logits = self._model.lm_head(rows).float()
+            nats.append(-cross_entropy(logits, right, reduction="none").double())
+            greedy.append(logits[:, : self._tokens].argmax(-1) == right)
+        lengths = [len(said) for _, said in pairs]
+        parts = zip(torch.cat(nats).split(lengths), torch.cat(greedy).split(lengths), lengths, strict=True)
+        return [Scored(float(log.sum()), length, bool(first.all())) for log, first, length in parts]
 
     def _answers(self, rows: _Rows, max_new_tokens: int) -> list[Generation]:
         tokens: list[list[int]] = [[] for _ in rows.numbers]

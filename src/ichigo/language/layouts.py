@@ -209,6 +209,10 @@ class Layouts:
         _check(sample, answered=len(sample.turns) - 1)
         return _join([([self.contract.bos], False), *self._turns(sample, False)[:-1]]).input_ids
 
+    def spell(self, text: str) -> list[int]:
+        """The ids of ``text`` as it stands, white space at its ends included, without any special token."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def answer_of(self, generated: Sequence[int] | Ids) -> str:
         """The text of generated ids up to the first stop id; sound and special tokens in between are left out."""
         ids = [int(token) for token in generated]
@@ -239,7 +243,7 @@ class Layouts:
         return [self.contract.sound_start, *self.contract.sound_ids(codes).tolist(), self.contract.sound_end]
 
     def _text(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text.strip(), add_special_tokens=False).ids)
+        return self.spell(text.strip())
 
     def _header_ids(self, role: str) -> list[int]:
         newlines = list(self._tokenizer.encode("\n\n", add_special_tokens=False).ids)
