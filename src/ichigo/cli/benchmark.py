@@ -108,7 +108,7 @@ def read_spellings(path: Path) -> dict[str, str]:
 
 
 def ask(
-    model: models.Model, sets: Sequence[BenchmarkSet], spellings: Mapping[str, str], args: argparse.Namespace
+    model: naming.Model, sets: Sequence[BenchmarkSet], spellings: Mapping[str, str], args: argparse.Namespace
 ) -> list[SetReport]:
     """The replies of ``model`` to every set."""
     from ichigo.evaluation.benchmarks.asking import ask_set
