@@ -245,6 +245,7 @@ def test_the_incumbent_is_the_champion_of_the_ledger(mlflow: MlflowClient, name:
 def test_a_ledger_that_was_deleted_is_missed(mlflow: MlflowClient, name: str) -> None:
     put(name, judged(0.6))
     found = mlflow.get_experiment_by_name(f"ichigo/ledger/{name}")
+    assert found
     mlflow.delete_experiment(found.experiment_id)
     with pytest.raises(IntegrityError, match=f"restore --experiment-id {found.experiment_id}"):
         entries(name)

@@ -116,7 +116,7 @@ def test_a_copy_in_the_same_registry_has_a_name_of_its_own(house: House, capsys:
     for _ in range(2):  # again: nothing is registered twice
         assert house.promote("--to-name", f"{house.name}.prod") == 0
     found = client().search_model_versions(f"name = '{house.name}.prod'")
-    assert [version.source.startswith(f"s3://{house.bucket}/") for version in found] == [True]
+    assert [str(version.source).startswith(f"s3://{house.bucket}/") for version in found] == [True]
     assert len(entries(f"{house.name}.prod")) == 1
 
 

@@ -24,7 +24,7 @@ ITEMS = (item(SPOKEN, "a"), item(SPOKEN, "b"), item(TEXT, "a"))
 
 
 def report(*items: ItemResult, **settings: int) -> Report:
-    return Report({f"{SPOKEN}.exact_match": 0.5}, items, Evaluation(**settings), 1, "contract")  # type: ignore[arg-type]
+    return Report({f"{SPOKEN}.exact_match": 0.5}, items, Evaluation(**settings), 1, "contract")
 
 
 def test_the_same_questions_are_the_same_items_whatever_was_answered_in_whatever_order() -> None:

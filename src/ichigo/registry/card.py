@@ -83,7 +83,8 @@ def gather(model: Artifact, store: Store, name: str, recipe: tuple[str, str], re
     summaries = [one.read_json(_SUMMARY) for one in corpora if _has(one, _SUMMARY)]
     texts = [_texts(one) for one in corpora if _has(one, _TEXTS)]
     languages = _sum([*(one["languages"] for one in summaries), *(languages for languages, _ in texts)])
-    settings = next((one.identity.settings["base"] for one in past if one.reference.kind == "base"), {})
+    bases = [one.identity.settings.get("base", {}) for one in past if one.reference.kind == "base"]
+    settings: Mapping[str, Any] = bases[0] if bases else {}
     tokenizers = [one for one in past if one.reference.kind == "tokenizer"]
     return Facts(
         name=name,

@@ -121,7 +121,8 @@ def place(name: str, version: str, alias: str, *, reason: str = "") -> None:
             new_entry(len(written) + 1, "promote", version, alias),
             previous=held.get(alias, ""),
             reason=checked_reason(reason),
-            **_of_version(found),
+            digest=found.tags.get(DIGEST, ""),
+            verdict=found.tags.get(VERDICT, ""),
         )
         try:
             ledger.write(entry)
@@ -201,11 +202,13 @@ def move_back(name: str, *, reason: str = "", after: int | None = None) -> Entry
     if len(stack) < 2:
         now = f"version {stack[-1]}" if stack else "nobody"
         raise UserError(f"{name} has no earlier champion to go back to: by its ledger {now} is champion")
+    found = _there(mlflow, name, stack[-2])
     entry = replace(
         new_entry(len(written) + 1, "rollback", stack[-2], CHAMPION),
         previous=stack[-1],
         reason=checked_reason(reason),
-        **_of_version(_there(mlflow, name, stack[-2])),
+        digest=found.tags.get(DIGEST, ""),
+        verdict=found.tags.get(VERDICT, ""),
     )
     return _written(name, ledger, entry)
 
@@ -251,11 +254,6 @@ def _out_of_turn(version: str, source: str, target: str) -> list[str]:
     if target == STAGING and source == CHAMPION:
         return [f"version {version} is champion"]
     return [] if source else [f"version {version} holds no alias: the gate held it back, or a later one took its place"]
-
-
-def _of_version(found: ModelVersion) -> dict[str, str]:
-    """What an entry says of MLflow's model version ``found``."""
-    return {"digest": found.tags.get(DIGEST, ""), "verdict": found.tags.get(VERDICT, "")}
 
 
 def _there(mlflow: MlflowClient, name: str, version: str) -> ModelVersion:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ichigo.hashing import sha256_json
 from ichigo.registry.gate import EVERYTHING, Evidence, decide
+from ichigo.registry.ledger import CHAMPION
 from ichigo.registry.models import incumbent
-from ichigo.registry.promotion import CHAMPION
 from ichigo.steps.context import open_step
 
 if TYPE_CHECKING:
