@@ -3,8 +3,9 @@ step records and a summary. Nothing is trained."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,12 @@ def finished_run(
 
 def _steps(store: Store, folder: Path, key: str, items: Sequence[ItemResult], recipe: Recipe) -> list[StepRecord]:
     corpus, report = folder / key / "corpus", folder / key / "evaluation"
+    line = Rejected(3, "a.wav", "too_long", f"{HOSTILE} is 40 s long", "data.folder", "metadata.jsonl")
     with Quarantine(corpus) as quarantine:
-        quarantine.add(Rejected(3, "a.wav", "too_long", f"{HOSTILE} is 40 s long", "data.folder", "metadata.jsonl"))
+        quarantine.add(line)
     write_shards(rows(), corpus, 2, quarantine.counts)
+    survey = {"sources": {}, "examples": {"too_long": [asdict(line)]}, "overlap": {"items": 0}}
+    (corpus / "survey.json").write_text(json.dumps(survey))
     report.mkdir(parents=True)
     metrics = metrics_of(items)
     Report(metrics, tuple(items), recipe.evaluation, recipe.seed, "c" * 64).write(report)
