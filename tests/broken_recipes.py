@@ -58,7 +58,7 @@ BROKEN = (
     ),
     Broken(
         "too many refusals",
-        ("stages.enhance.mix={noise: 0.85, text: 0.15}", "stages.enhance.learning_rate=3e-3"),
+        ("stages.enhance.mix={noise: 0.85, text: 0.15}",),  # of a good model, 50 such steps made it refuse 64 of 64
         diagnosis.REFUSES,
     ),
 )

@@ -226,6 +226,9 @@ class Tree:
     def open_step(self, name: str, run_key: str) -> str:
         return name
 
+    def reopen_step(self, run: str) -> None:
+        pass
+
     def log_inputs(self, run: str, inputs: object) -> None:
         pass
 

@@ -46,9 +46,10 @@ class Ear(nn.Module):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, frequency: Tensor) -> Ear:
         """An ear with these weights: ``(phones, width)``, ``(phones,)`` and ``(phones,)``."""
-        ear = cls(weight.shape[1], weight.shape[0])
+        with torch.device("meta"):  # draws no random numbers
+            ear = cls(weight.shape[1], weight.shape[0])
         tensors = {"head.weight": weight, "head.bias": bias, "frequency": frequency}
-        ear.load_state_dict({name: tensor.detach().clone() for name, tensor in tensors.items()})
+        ear.load_state_dict({name: tensor.detach().clone() for name, tensor in tensors.items()}, assign=True)
         ear.requires_grad_(False).eval()
         return ear
 
