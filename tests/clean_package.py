@@ -25,7 +25,16 @@ def install(venv: Path, package: Path, pip: list[str]) -> Path:
     python = venv / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     quick = ["--quiet", "--no-compile"]  # half of the time would go into bytecode
-    command = [python, "-m", "pip", "install", *quick, *pip, "--requirement", package / "requirements.txt"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        *quick,
+        *pip,
+        "--requirement",
+        package / "requirements.txt",
+    ]
     subprocess.run(command, check=True)
     return python
 

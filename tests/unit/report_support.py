@@ -129,7 +129,7 @@ def _steps(store: Store, folder: Path, key: str, items: Sequence[ItemResult], re
     settings = {"seed": recipe.seed}
     rule = {"metric": "spoken_answers.exact_match", "found": 0.5, "bound": "at least 0.4", "kept": True, "worse": False}
     rule["line"] = "kept: spoken_answers.exact_match is 0.5, at least 0.4 asked; no incumbent"
-    made = [
+    made: list[tuple[str, Any, dict[str, Any]]] = [
         ("prepare", _commit(store, "corpus", corpus, settings, key), {"rows": 16, "set_aside": 1}),
         ("pretrain", _commit(store, "model-pretrain", model, settings, key), {"steps": 80, "loss": 2.5}),
         ("evaluate", _commit(store, "evaluation", report, settings, key), {"metrics": metrics}),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ichigo.errors import DataError
@@ -111,7 +111,8 @@ def transcripts(suite: str, results: Sequence[ItemResult], seed: int) -> Metrics
     if results:
         words = [(result.errors or 0, result.units or 0) for result in results]
         letters = [(result.char_errors or 0, result.char_units or 0) for result in results]
-        metrics |= error_rate(f"{suite}.wer", words, results, seed) | error_rate(f"{suite}.cer", letters, results, seed)
+        metrics |= error_rate(f"{suite}.wer", words, blocks(results), seed)
+        metrics |= error_rate(f"{suite}.cer", letters, blocks(results), seed)
     return metrics
 
 
@@ -123,7 +124,7 @@ def speech(suite: str, said: Sequence[ItemResult], real: Sequence[ItemResult], s
     for name, results in (("wer", said), ("real_wer", real)):
         if results:
             counted = [(result.errors or 0, result.units or 0) for result in results]
-            metrics |= error_rate(f"{suite}.{name}", counted, results, seed)
+            metrics |= error_rate(f"{suite}.{name}", counted, blocks(results), seed)
     if said:
         counts, seconds = [float(result.tokens) for result in said], [result.seconds for result in said]
         low, high = bootstrap_ratio(counts, seconds, _blocks(said), seed)
@@ -132,18 +133,16 @@ def speech(suite: str, said: Sequence[ItemResult], real: Sequence[ItemResult], s
     return metrics
 
 
-def error_rate(name: str, counted: Sequence[tuple[int, int]], results: Sequence[ItemResult], seed: int) -> Metrics:
-    """Errors per reference unit; ``counted`` are the errors and units of each of ``results``.
-
-    The interval resamples speakers with all they said, where every one is known and there are at least two; else
-    single utterances.
-    """
+def error_rate(name: str, counted: Sequence[tuple[int, int]], clusters: Sequence[Hashable], seed: int) -> Metrics:
+    """Errors per reference unit; ``counted`` are the errors and units of each item, whole ``clusters`` are resampled."""
     errors, units = [float(one) for one, _ in counted], [float(one) for _, one in counted]
-    low, high = bootstrap_ratio(errors, units, _blocks(results), seed)
+    low, high = bootstrap_ratio(errors, units, clusters, seed)
     return {name: math.fsum(errors) / math.fsum(units), f"{name}.low": low, f"{name}.high": high}
 
 
-def _blocks(results: Sequence[ItemResult]) -> list[str]:
+def blocks(results: Sequence[ItemResult]) -> list[str]:
+    """What goes together of ``results``: all that a speaker said, where every one is known and there are at least two;
+    else single utterances."""
     speakers = [result.speaker for result in results]
     if all(speakers) and len(set(speakers)) > 1:
         return speakers

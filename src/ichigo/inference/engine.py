@@ -213,7 +213,9 @@ class Engine:
             nats.append(-cross_entropy(logits, right, reduction="none").double())
             greedy.append(logits[:, : self._tokens].argmax(-1) == right)
         lengths = [len(said) for _, said in pairs]
-        parts = zip(torch.cat(nats).split(lengths), torch.cat(greedy).split(lengths), lengths, strict=True)
+        parts = zip(
+            torch.split(torch.cat(nats), lengths), torch.split(torch.cat(greedy), lengths), lengths, strict=True
+        )
         return [Scored(float(log.sum()), length, bool(first.all())) for log, first, length in parts]
 
     def _answers(self, rows: _Rows, max_new_tokens: int) -> list[Generation]:

@@ -96,9 +96,9 @@ def chosen_of(items: Sequence[ItemResult], count: int) -> list[ItemResult]:
     taken: dict[Key, ItemResult] = {}
     while queues and len(taken) < count:
         queue = queues.pop(0)
-        item = next((item for item in queue if _key(item) not in taken), None)
-        if item is not None:
-            taken[_key(item)] = item
+        found = next((item for item in queue if _key(item) not in taken), None)
+        if found is not None:
+            taken[_key(found)] = found
             queues.append(queue)
     return list(taken.values())
 

@@ -72,7 +72,8 @@ def gather(summary: Mapping[str, Any], recipe: Recipe, store: Store, known: Know
         artifact_of(summary, "corpus", store, problems),
         artifact_of(summary, "evaluation", store, problems),
     )
-    items = _attempt("the evaluation's items", lambda: items_of(evaluation) if evaluation else (), (), problems)
+    nothing: tuple[ItemResult, ...] = ()
+    items = _attempt("the evaluation's items", lambda: items_of(evaluation) if evaluation else (), nothing, problems)
     return Material(
         summary,
         recipe,

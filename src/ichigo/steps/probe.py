@@ -98,7 +98,7 @@ def _build(step: Step, name: StageName, looked: Looked, draft: Draft) -> None:
     from ichigo.steps.mix import text_rows, token_rows
 
     recipe = step.recipe
-    one_thread_if_small(looked.model)
+    one_thread_if_small(looked.model.reference.size)
     with tempfile.TemporaryDirectory() as scratch:
         engine = Engine.open(looked.model.fetch(Path(scratch) / "model"))
         base = open_text_engine(looked.base.fetch(Path(scratch) / "base"), engine.contract)

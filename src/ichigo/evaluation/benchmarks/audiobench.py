@@ -36,7 +36,7 @@ class Normaliser:
         """``spellings`` are British words with their American spelling, Whisper's ``normalizer.json``."""
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-        self._whisper = EnglishTextNormalizer(dict(spellings or {}))
+        self._whisper = EnglishTextNormalizer(dict(spellings or {}))  # type: ignore[no-untyped-call]
 
     def __call__(self, text: str) -> str:
         """``text`` normalised; words are what white space parts."""

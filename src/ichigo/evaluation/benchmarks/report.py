@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from ichigo.evaluation.benchmarks.rows import Benchmark, Scoring
 from ichigo.evaluation.choices import Likelihoods, choice_metrics, likelihood_metrics
 from ichigo.evaluation.measures import Metrics, error_rate, rate
-from ichigo.evaluation.scorers import ErrorRate
 from ichigo.evaluation.statistics import bootstrap_ratio
 
 ITEMS_FILE = "items.parquet"
@@ -86,7 +85,7 @@ class SetReport:
         if not known:
             return {}
         if self.scoring == "words":
-            return error_rate(name, [ErrorRate(int(score), units) for score, units in known], seed)
+            return error_rate(name, [(int(score), units) for score, units in known], range(len(known)), seed)
         values = [score for score, _ in known]
         if set(values) <= {0.0, 1.0}:
             return rate(name, int(sum(values)), len(values))
