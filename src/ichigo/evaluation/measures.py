@@ -127,14 +127,14 @@ def speech(suite: str, said: Sequence[ItemResult], real: Sequence[ItemResult], s
             metrics |= error_rate(f"{suite}.{name}", counted, blocks(results), seed)
     if said:
         counts, seconds = [float(result.tokens) for result in said], [result.seconds for result in said]
-        low, high = bootstrap_ratio(counts, seconds, _blocks(said), seed)
+        low, high = bootstrap_ratio(counts, seconds, blocks(said), seed)
         pace = f"{suite}.tokens_per_second"
         metrics |= {pace: math.fsum(counts) / math.fsum(seconds), f"{pace}.low": low, f"{pace}.high": high}
     return metrics
 
 
 def error_rate(name: str, counted: Sequence[tuple[int, int]], clusters: Sequence[Hashable], seed: int) -> Metrics:
-    """Errors per reference unit; ``counted`` are the errors and units of each item, whole ``clusters`` are resampled."""
+    """Errors per reference unit; ``counted``: errors and units of each item, of which whole ``clusters`` are resampled."""
     errors, units = [float(one) for one, _ in counted], [float(one) for _, one in counted]
     low, high = bootstrap_ratio(errors, units, clusters, seed)
     return {name: math.fsum(errors) / math.fsum(units), f"{name}.low": low, f"{name}.high": high}
