@@ -134,7 +134,7 @@ def speech(suite: str, said: Sequence[ItemResult], real: Sequence[ItemResult], s
 
 
 def error_rate(name: str, counted: Sequence[tuple[int, int]], clusters: Sequence[Hashable], seed: int) -> Metrics:
-    """Errors per reference unit; ``counted``: errors and units of each item, of which whole ``clusters`` are resampled."""
+    """Errors per reference unit, from errors and units of each item; whole ``clusters`` are resampled."""
     errors, units = [float(one) for one, _ in counted], [float(one) for _, one in counted]
     low, high = bootstrap_ratio(errors, units, clusters, seed)
     return {name: math.fsum(errors) / math.fsum(units), f"{name}.low": low, f"{name}.high": high}
