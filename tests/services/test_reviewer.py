@@ -53,6 +53,7 @@ class Ended:
         self.tree.log_points(
             nested, [Point(name, value, at, 1000 + at) for at, own in points for name, value in own.items()]
         )
+        self.tree.end(nested)
         record = self.records.step("pretrain")
         assert record is not None
         self.records.save_step(replace(record, mlflow_run=nested))
@@ -99,7 +100,7 @@ def test_the_parent_run_has_the_curves_thinned_and_the_tables(
     assert len(history) == 150
     assert max((point.step, point.value) for point in history) == (STEPS - 1, 6.0 / STEPS)
     listed = json.loads(mlflow.get_run(ended.tree.parent).data.tags["mlflow.loggedArtifacts"])
-    assert {entry["path"]: entry["type"] for entry in listed} == {"gate.json": "table"}
+    assert {entry["path"]: entry["type"] for entry in listed} == {"gate.json": "table", "results.json": "table"}
     rules = json.loads(Path(mlflow.download_artifacts(ended.tree.parent, "gate.json", str(tmp_path))).read_text())
     assert rules["columns"] == ["rule"]
     assert "at least 0.4 asked" in rules["data"][0][0]

@@ -157,14 +157,24 @@ def plain(metrics: Metrics, recipe: str) -> list[str]:
     return [f"{'measure':<{_LABEL}}{'bar':<{_BAR}}result [95 %]", *lines] if lines else []
 
 
+def reported(metrics: Metrics, recipe: str) -> list[Row]:
+    """The table of one run; every number that has an interval, under its own name, where no suite of it was asked."""
+    known = rows([metrics], recipe)
+    if any(not row.measure.metric.startswith("tokenizer.") for row in known):
+        return known
+    names = sorted(name for name in metrics if f"{name}.low" in metrics)
+    ours = [Measure(name, name.replace("_", " ").replace(".", ": ", 1), "percent") for name in names]
+    return [Row(one, None, (one.result(metrics),), metrics[one.metric]) for one in ours]
+
+
 COLUMNS = ("measure", "metric", "value", "low", "high", "bar", "kept")
 """Of :func:`plain_rows`."""
 
 
 def plain_rows(metrics: Metrics, recipe: str) -> list[list[str | float | None]]:
-    """The table of one run as data: numbers in the metrics' own units, the bar in words."""
+    """What :func:`reported` gives, as data: numbers in the metrics' own units, the bar in words."""
     found: list[list[str | float | None]] = []
-    for row in rows([metrics], recipe):
+    for row in reported(metrics, recipe):
         name = row.measure.metric
         numbers = [metrics.get(f"{name}{end}") for end in ("", ".low", ".high")]
         found.append([row.measure.label, name, *numbers, row.bar_words, row.verdict])

@@ -145,22 +145,12 @@ def _results(material: Material) -> Html | None:
     metrics = material.summary["evaluation"]
     if not metrics:
         return None
-    rows = _measures(metrics, material.summary["recipe"])
+    rows = measured.reported(metrics, material.summary["recipe"])
     barred = any(row.bar for row in rows)
     bars = ", the upright mark a bar" if barred else ""
     lead = f"Each dot is the result, the band around it its 95 % interval{bars}." if rows else "No suite was asked."
     content = [_measure_table(rows, metrics)] if rows else []
     return section("results", "Results", lead, *content, *_rivals(metrics), _every_number(metrics))
-
-
-def _measures(metrics: Metrics, recipe: str) -> list[measured.Row]:
-    """The measures of the table, or every number that has an interval where no suite of the table was asked."""
-    known = measured.rows([metrics], recipe)
-    if any(not row.measure.metric.startswith("tokenizer.") for row in known):
-        return known
-    names = sorted(name for name in metrics if f"{name}.low" in metrics)
-    ours = [measured.Measure(name, name.replace("_", " ").replace(".", ": ", 1), "percent") for name in names]
-    return [measured.Row(one, None, (one.result(metrics),), metrics[one.metric]) for one in ours]
 
 
 def _measure_table(rows: Sequence[measured.Row], metrics: Metrics) -> Html:

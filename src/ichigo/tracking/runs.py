@@ -249,7 +249,7 @@ class RunTree:
 
     def log_judged(self, run_id: str, model: JudgedModel | None, metrics: Mapping[str, float]) -> None:
         """Log final numbers of the run, which are also those of ``model`` where MLflow lists it under Models."""
-        from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric
+        from mlflow.entities import Metric
 
         if model is None or not metrics:
             return self.log_metrics(run_id, metrics)
@@ -257,10 +257,21 @@ class RunTree:
         entries = [Metric(name, value, now, 0, model_id=model_id) for name, value in metrics.items()]
         for start in range(0, len(entries), _BATCH):
             self._client.log_batch(run_id, metrics=entries[start : start + _BATCH])
-        if model.made_here:
-            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
-        else:
-            self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+        self._link(run_id, model_id, model.made_here)
+
+    def _link(self, run_id: str, model_id: str, made_here: bool) -> None:
+        """Have the run's page name the model; MLflow 3.17 inserts the link without looking whether it is there."""
+        from mlflow.entities import LoggedModelInput, LoggedModelOutput
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if made_here:
+                self._client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
+            else:
+                self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+        except MlflowException as error:
+            if not _DUPLICATE.search(str(error)):
+                raise
 
     def _logged_model(self, run_id: str, model: JudgedModel) -> str:
         """MLflow's id of the model: one for each digest in an experiment. Its bytes stay where they were committed."""
