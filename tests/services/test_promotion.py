@@ -97,6 +97,9 @@ def test_a_version_goes_from_candidate_to_champion_and_the_one_before_comes_back
         "too slow",
     ]
     assert all("@" in one.who and one.digest for one in written)
+    assert [dict(one.numbers) for one in written[:-1]] == [{RIGHT: (0.6, 0.5, 0.7)}] * 3 + [
+        {RIGHT: (0.7, 0.6, 0.8)}
+    ] * 3
     with pytest.raises(UserError, match="no earlier champion to go back to: by its ledger version 1 is champion"):
         move_back(name)
 

@@ -77,6 +77,13 @@ class Record:
             text = canonical_json(body | {"metrics": ends}).decode()
         return text
 
+    @classmethod
+    def parsed(cls, tag: str) -> Record:
+        """What :meth:`tag` wrote."""
+        body = json.loads(tag)
+        rules = tuple(Rule.model_validate(rule) for rule in body["rules"])
+        return cls(Evidence(body["metrics"], body["items"]), rules, body["evaluation"])
+
     def numbers(self) -> dict[str, tuple[float, ...]]:
         """What the rules ask about: metric -> value, or value, low and high, to six digits."""
         found: dict[str, tuple[float, ...]] = {}
@@ -119,7 +126,8 @@ def register(
     else:
         _refresh(mlflow, version, tags, description)
     if alias:
-        place(name, version.version, alias, reason=reason)
+        record = Record.parsed(tags[EVIDENCE]) if EVIDENCE in tags else Record(Evidence({}))
+        place(name, version.version, alias, reason=reason, numbers=record.numbers())
     return version
 
 
@@ -135,9 +143,7 @@ def record_of(found: Any) -> Record:
     a run, has nothing.
     """
     if text := found.tags.get(EVIDENCE):
-        body = json.loads(text)
-        rules = tuple(Rule.model_validate(rule) for rule in body["rules"])
-        return Record(Evidence(body["metrics"], body["items"]), rules, body["evaluation"])
+        return Record.parsed(text)
     metrics: Mapping[str, float] = client().get_run(found.run_id).data.metrics if found.run_id else {}
     return Record(Evidence(metrics))
 

@@ -104,10 +104,13 @@ def repair(name: str) -> list[Drift]:
     return done
 
 
-def place(name: str, version: str, alias: str, *, reason: str = "") -> None:
+def place(
+    name: str, version: str, alias: str, *, reason: str = "", numbers: Mapping[str, Sequence[float]] | None = None
+) -> None:
     """Let ``version`` take ``alias``, whoever has it and whoever else writes meanwhile: what a pipeline run does.
 
-    A version that holds the alias, or has gone on from it to ``staging`` or ``champion``, stays where it is.
+    ``reason`` and ``numbers``, what the gate's rules ask about, are kept in the ledger. A version that holds the alias,
+    or has gone on from it to ``staging`` or ``champion``, stays where it is.
     """
     mlflow = client()
     ledger = Ledger(name, mlflow)
@@ -123,6 +126,7 @@ def place(name: str, version: str, alias: str, *, reason: str = "") -> None:
             reason=checked_reason(reason),
             digest=found.tags.get(DIGEST, ""),
             verdict=found.tags.get(VERDICT, ""),
+            numbers=numbers or {},
         )
         try:
             ledger.write(entry)
