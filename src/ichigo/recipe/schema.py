@@ -395,7 +395,7 @@ class Evaluation(Section):
 class Probes(Section):
     """What a model has to show after each stage, or the run stops there; null switches one bound off.
 
-    The defaults lie between what runs that went well showed, three of ``tiny`` (two of them of an early form that got
+    The defaults lie between what runs that went well showed, four of ``tiny`` (two of them of an early form that got
     63 and 66 % of spoken questions right) and one of ``smoke``, and what a model shows that learned nothing.
     """
 
@@ -410,7 +410,7 @@ class Probes(Section):
     """At least: nats per sound token by which order makes speech likelier; good: 3.6 to 5.1 (tiny), 1.0 to 1.3 (smoke);
     0 if the tokens have no order, 0.0 to 0.4 before training."""
     answer_gain: float | None = 0.1
-    """At least: nats per token by which hearing the question makes its answer likelier; good: 4.3 to 5.4 (tiny), 0.15
+    """At least: nats per token by which hearing the question makes its answer likelier; good: 4.3 to 5.8 (tiny), 0.15
     and 0.25 (smoke); 0 if nothing is heard."""
     text_rise: float | None = 0.5
     """At most: nats per token by which written answers became less likely; good: 0.00 to 0.05 (tiny), 1.3 to 3.3 after
