@@ -77,7 +77,9 @@ def results(says: Says = usual, asked: Sequence[int] = range(ASKED)) -> list[Ite
 def _result(suite: str, number: int, answer: str) -> ItemResult:
     outcome: Any = "right" if answer == reference(suite, number) else "degenerate" if answer == ENDLESS else "wrong"
     kind = "transcription" if suite == "transcription" else "speech"
-    made = ItemResult(suite, f"{number:016x}", reference(suite, number), answer, outcome, 5, question(number), kind=kind)
+    made = ItemResult(
+        suite, f"{number:016x}", reference(suite, number), answer, outcome, 5, question(number), kind=kind
+    )
     return made.scored()
 
 
