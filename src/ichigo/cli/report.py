@@ -33,7 +33,9 @@ def main(args: argparse.Namespace) -> int:
     recipe = read_recipe(records.store, run.recipe_uri, run.recipe_digest)
     tree = RunTree(run.experiment, run.mlflow_run) if run.mlflow_run else None
     curves = reporting.stage_curves(records, summary, tree) if tree else {}
-    known = Known(curves=curves, earlier=reporting.earlier(records, summary), recordings=args.recordings)
+    ledger = reporting.promotions(recipe.registry.model_name)
+    earlier = reporting.earlier(records, summary)
+    known = Known(curves=curves, earlier=earlier, ledger=ledger, recordings=args.recordings)
     args.out.write_text(reporting.made(records, recipe, summary, known), encoding="utf-8")
     print(args.out)
     return 0

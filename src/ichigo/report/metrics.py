@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ichigo.evaluation import table
 
-DOCUMENT = Path("docs") / "metrics.md"
+DOCUMENT = Path("src") / "ichigo" / "evaluation" / "METRICS.md"
 
 OF_A_STAGE = {
     "loss": "nats per labelled token, before the update",

@@ -25,7 +25,8 @@ def write(records: Records, recipe: Recipe, summary: Mapping[str, Any], tree: Ru
     """Write the report of the run into its records and among the artifacts of its MLflow run; None if that failed."""
     try:
         curves = stage_curves(records, summary, tree) if tree else {}
-        page = made(records, recipe, summary, Known(curves=curves, earlier=earlier(records, summary)))
+        ledger = promotions(recipe.registry.model_name) if tree else []
+        page = made(records, recipe, summary, Known(curves=curves, earlier=earlier(records, summary), ledger=ledger))
         records.save_report(page)
         if tree:
             tree.log_text(tree.parent, page, REPORT)
@@ -49,6 +50,13 @@ def stage_curves(records: Records, summary: Mapping[str, Any], tree: RunTree) ->
         if record and record.mlflow_run:
             found[step["name"]] = tree.points(record.mlflow_run, CURVES)
     return found
+
+
+def promotions(name: str) -> list[dict[str, str]]:
+    """What the ledger of the registered model ``name`` says, oldest first."""
+    from ichigo.registry.ledger import entries
+
+    return [{"when": one.time, "who": one.who, "what": one.words, "why": one.reason} for one in entries(name)]
 
 
 def earlier(records: Records, summary: Mapping[str, Any]) -> dict[str, float]:
