@@ -143,13 +143,10 @@ _SLOTS = (
 )
 
 _COMBINED = {
-    "device": 0.115, "colour": 0.085, "timer": 0.125, "reminder": 0.135, "shopping": 0.09, "repeat": 0.2,
+    "device": 0.115, "colour": 0.085, "timer": 0.125, "reminder": 0.135, "shopping": 0.09, "repeat": 0.26,
 }  # fmt: skip
-"""Shares in which combinations are asked."""
 _KNOWN = {"arithmetic": 0.10, "compare": 0.075, "count": 0.05, "opposite": 0.05, "capital": 0.02, "animal": 0.02}
-"""Shares of the single training questions, beside :data:`_TRAINED`. Facts are few, so each comes several times."""
-_TRAINED = _COMBINED | {"repeat": 0.26}
-"""Nothing but hearing helps with words in any order: a model trained on 0.2 repeated 57 % of them, on 0.26 66 %."""
+"""Shares of the single training questions. Facts are few, so each of theirs comes several times."""
 
 _MEMORY_SHARE = 0.15  # of all training turns
 _WRITTEN_PER_UTTERANCE = 1.5  # training turns; 24,000 beside the default 16,000 utterances
@@ -190,11 +187,11 @@ class World:
 
     def spoken_training(self, number: int) -> list[Conversation]:
         """Conversations to be spoken for training, ``number`` turns in all: no text-only facts, nothing held out."""
-        return self._training("spoken", number, _TRAINED | _KNOWN, ("train",))
+        return self._training("spoken", number, _COMBINED | _KNOWN, ("train",))
 
     def written_training(self, number: int) -> list[Conversation]:
         """Conversations to be written for training, ``number`` turns in all: every fact, nothing held out."""
-        shares = _TRAINED | {topic: _WRITTEN_FACTS * share for topic, share in _KNOWN.items()}
+        shares = _COMBINED | {topic: _WRITTEN_FACTS * share for topic, share in _KNOWN.items()}
         return self._training("written", number, shares, ("train", "text_only"))
 
     @property
@@ -206,8 +203,8 @@ class World:
         """What each suite of speech asks, ``settings.items`` conversations or more.
 
         ``held_out``, ``seen_voices`` and ``odd_voices`` ask the same held-out questions, in the proportions of
-        combinations; ``facts`` asks every text-only fact :data:`FACT_VOICES` times or more, in turn; ``recall_seen``
-        and ``recall_new`` ask for what was said before, values met in training and others.
+        training; ``facts`` asks every text-only fact :data:`FACT_VOICES` times or more, in turn; ``recall_seen`` and
+        ``recall_new`` ask for what was said before, values met in training and others.
         """
         items, facts, combined = self.settings.items, self._text_only(), self._asked()
         voices = max(FACT_VOICES, -(-items // len(facts)))
@@ -293,7 +290,7 @@ class World:
         return self._combined("held_out", self.settings.items, "held_out")
 
     def _combined(self, side: Side, number: int, purpose: str) -> list[Conversation]:
-        """``number`` questions of ``side`` in the proportions of combinations."""
+        """``number`` questions of ``side`` in the proportions that combinations have in training."""
         quotas = _quotas(_COMBINED, number)
         asked = [self._drawn(topic, quota, (side,), purpose) for topic, quota in quotas.items()]
         return self._shuffled(purpose, [(question,) for questions in asked for question in questions])
