@@ -174,6 +174,7 @@ def ask(
     The base model and the recogniser, which imported tokenizers do not have, are opened for a world's suites alone.
     """
     from ichigo.evaluation.asking import open_text_engine
+    from ichigo.evaluation.heard import hearers
     from ichigo.evaluation.items import EvalRow, EvalText
     from ichigo.evaluation.suites import evaluate
     from ichigo.inference.engine import Engine
@@ -188,7 +189,16 @@ def ask(
     base = open_text_engine(folders.base, engine.contract) if of_world else None
     recogniser = Recogniser.open(place) if of_world and place and (place / RECOGNISER_FILE).is_file() else None
     return evaluate(
-        engine, spoken, settings, seed, texts=written, base=base, recogniser=recogniser, only=only, systems=systems
+        engine,
+        spoken,
+        settings,
+        seed,
+        texts=written,
+        base=base,
+        recogniser=recogniser,
+        hearers=hearers(spoken),
+        only=only,
+        systems=systems,
     )
 
 
