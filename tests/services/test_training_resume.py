@@ -73,16 +73,24 @@ class Try:
         return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
 
     def rank(self, number: int) -> psutil.Process:
-        ranks = [one for one in self.family if "ichigo.training.worker" in one.cmdline() and "-u" in one.cmdline()]
+        ranks = [one for one in self.family if "-u" in (words := words_of(one)) and "ichigo.training.worker" in words]
         return next(one for one in ranks if one.environ().get("RANK") == str(number))
 
     def torchrun(self) -> psutil.Process:
-        return next(one for one in self.family if "torch.distributed.run" in one.cmdline())
+        return next(one for one in self.family if "torch.distributed.run" in words_of(one))
 
 
 def numbers(points: list[Point]) -> list[tuple[float, ...]]:
     """What has to be equal bit for bit; times are not."""
     return [tuple(point[name] for name in NUMBERS) for point in points]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none of a child that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie is one, too
+        return []
 
 
 def job_of(world: World, name: str, launch: Launch) -> StageJob:

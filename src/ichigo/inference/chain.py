@@ -39,11 +39,11 @@ def tokenizer_of(model: Artifact, store: Store) -> Artifact:
 
 
 def ancestors(artifact: Artifact, store: Store) -> Iterator[Artifact]:
-    """Every ancestor once, nearest first."""
+    """Every ancestor once, nearest first; one that was removed and made anew is the new one."""
     waiting = list(artifact.parents.values())
     seen = set(waiting)
     while waiting:
-        parent = store.open_uri(store.here(waiting.pop(0)))
+        parent = store.open_or_successor(store.here(waiting.pop(0)))
         yield parent
         new = [uri for uri in parent.parents.values() if uri not in seen]
         seen.update(new)

@@ -263,6 +263,20 @@ class Store:
             return self._read(kind, fingerprint, attempt, pointer["manifest"])
         return self._read(kind, fingerprint, attempt, None)
 
+    def open_or_successor(self, uri: str) -> Artifact:
+        """The artifact at ``uri`` or, where somebody removed this attempt, the one that was made anew in its place.
+
+        Raises :class:`IntegrityError` where there is neither.
+        """
+        try:
+            return self.open_uri(uri)
+        except IntegrityError:
+            kind, fingerprint, attempt = _parts_of(uri, self.objects)
+            pointer = self._pointer(kind, fingerprint)
+            if pointer is None or pointer["attempt"] == attempt:
+                raise
+            return self._read(kind, fingerprint, pointer["attempt"], pointer["manifest"])
+
     def here(self, uri: str) -> str:
         """Where the artifact at ``uri`` lies in this store: there, or, of another store's, where a copy of it lies.
 

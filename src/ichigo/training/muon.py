@@ -43,7 +43,11 @@ class Muon(torch.optim.AdamW):
         gradient = matrix.grad
         if gradient is None:
             return
-        momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(gradient))
+        state = self.state[matrix]
+        momentum = state.setdefault("momentum", torch.zeros_like(gradient))
+        state.setdefault(
+            "step", torch.zeros(())
+        )  # unused; AdamW's loading of a saved state asks every parameter for it
         momentum.lerp_(gradient, 1 - MOMENTUM)
         direction = orthogonal(gradient.lerp(momentum, MOMENTUM))
         matrix.mul_(1 - rate * decay)
