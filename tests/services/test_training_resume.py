@@ -88,7 +88,7 @@ def numbers(points: list[Point]) -> list[tuple[float, ...]]:
 def words_of(process: psutil.Process) -> list[str]:
     """Its command line; none of a child that has just ended."""
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.NoSuchProcess:  # a zombie is one, too
         return []
 
