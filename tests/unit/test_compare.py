@@ -108,6 +108,16 @@ def test_the_same_id_with_another_question_or_reference_is_refused() -> None:
     assert refused.changed == (f"{1:016x}", f"{2:016x}")
 
 
+def test_another_systems_answers_to_the_items_are_not_taken_for_the_models() -> None:
+    def beside(own: Sequence[ItemResult]) -> list[ItemResult]:
+        return [*own, *(replace(item, system="cascade", outcome="right") for item in own)]
+
+    alone = compare([side("a", results()), side("b", results(always_right))])
+    found = compare([side("a", beside(results())), side("b", beside(results(always_right)))])
+    assert found.others[0].differences == alone.others[0].differences
+    assert any(one.second_ahead for one in found.others[0].differences)
+
+
 def test_a_suite_that_one_alone_was_asked_is_told() -> None:
     without = [item for item in results() if item.suite != "transcription"]
     (refused,) = compare([side("a", results()), side("b", without)]).others[0].refused

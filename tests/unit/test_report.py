@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,13 @@ class TestClips:
         assert [clip.item.suite for clip in found] == ["spoken_answers", "transcription"] * 3
         assert [clip.item.right for clip in found] == [False, False, True, True, False, False]
         assert clips(results()[::-1], corpus, count=6) == found
+
+    def test_what_another_system_answered_is_not_heard_as_the_models(self, records: Records) -> None:
+        summary = records.summary()
+        assert summary is not None
+        corpus = records.store.open_uri(summary["steps"][0]["artifact"]["uri"])
+        rivals_first = [*(replace(item, system="base", hypothesis="by the base") for item in results()), *results()]
+        assert clips(rivals_first, corpus, count=6) == clips(results(), corpus, count=6)
 
     def test_a_page_holds_no_more_sound_than_it_may(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
         summary = records.summary()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ichigo.devices import best_device
-from ichigo.evaluation.items import MODEL, ItemResult, Judged, Question, Suite
+from ichigo.evaluation.items import MODEL, ItemResult, Judged, Question, Suite, measured_as
 from ichigo.evaluation.scorers import outcome, refuses
 from ichigo.language.layouts import Codes, Layouts, Sample, Turn
 from ichigo.recipe.schema import Evaluation
@@ -90,7 +90,7 @@ class Examiner:
         """The sound codes, int16 (n,) with n <= ``max_codes``, with which the model answers each question."""
         layouts, batch = self._engine.layouts, self._settings.batch
         prompts = [layouts.prompt_for(question.sample) for question in questions]
-        generations = self._engine.generate(prompts, max_codes + _MARKERS, batch, what=self._label(suite))
+        generations = self._engine.generate(prompts, max_codes + _MARKERS, batch, what=measured_as(suite, self.system))
         return [layouts.codes_of(generation.tokens)[:max_codes] for generation in generations]
 
     def losses(self, questions: Sequence[Question]) -> list[tuple[float, int]]:
@@ -114,7 +114,7 @@ class Examiner:
         room = self._engine.positions - limit
         fitting = [at for at, (_, said) in enumerate(asked) if not said or len(prompts[at]) <= room]
         generations = self._engine.generate(
-            [prompts[at] for at in fitting], limit, self._settings.batch, what=self._label(suite)
+            [prompts[at] for at in fitting], limit, self._settings.batch, what=measured_as(suite, self.system)
         )
         results = {
             at: self._judged(suite, *asked[at], generation) for at, generation in zip(fitting, generations, strict=True)
@@ -134,10 +134,6 @@ class Examiner:
         reference, ended = question.references[len(said)], generation.stopped == "eot"
         judged = outcome(reference, text, stray_sound=stray, stopped=ended, refusals=self._refusals)
         return self.result(suite, question, len(said), text, judged, len(generation.tokens))
-
-    def _label(self, suite: str) -> str:
-        """What the progress line says."""
-        return suite if self.system == MODEL else f"{suite}.{self.system}"
 
 
 def _so_far(question: Question, said: Sequence[ItemResult]) -> Sample:

@@ -123,6 +123,12 @@ class EvalText:
     turn: int = 0
 
 
+def measured_as(suite: str, system: str) -> str:
+    """What the metrics of ``system`` on a suite are called: the suite's name for the model, the system behind it for
+    any other."""
+    return suite if system == MODEL else f"{suite}.{system}"
+
+
 @dataclass(frozen=True)
 class ItemResult:
     """One answer beside what was expected; the fields are the columns of ``items.parquet``."""

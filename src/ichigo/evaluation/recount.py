@@ -33,7 +33,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ichigo.evaluation import measures
-from ichigo.evaluation.items import BASE, MODEL, REAL_SPEECH, ItemResult, Report
+from ichigo.evaluation.items import BASE, MODEL, REAL_SPEECH, ItemResult, Report, measured_as
 from ichigo.evaluation.measures import Metrics
 from ichigo.evaluation.statistics import POWER
 
@@ -98,7 +98,7 @@ def _suite(suite: str, asked: Asked, margin: float, seed: int) -> Metrics:
     for system, results in sorted(asked.items()):
         if system in (MODEL, REAL_SPEECH):
             continue
-        metrics |= _answered(f"{suite}.{system}", results, [], seed, alone=False)
+        metrics |= _answered(measured_as(suite, system), results, [], seed, alone=False)
         if system == BASE and own:
             metrics |= measures.lost_points(suite, results, own, margin, seed)
         elif own:

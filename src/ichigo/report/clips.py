@@ -85,12 +85,13 @@ def clips(items: Iterable[ItemResult], corpus: Artifact, *, recordings: bool = F
 
 
 def chosen_of(items: Sequence[ItemResult], count: int) -> list[ItemResult]:
-    """``count`` heard items, of every suite in turn, a wrong answer before a right one, by the hash of their ids."""
+    """``count`` items that the model heard, of every suite in turn, a wrong answer before a right one, by the hash of
+    their ids."""
+    from ichigo.evaluation.items import MODEL
+
     suites: defaultdict[str, list[ItemResult]] = defaultdict(list)
-    names = {item.suite for item in items}
-    for item in sorted(items, key=lambda item: sha256_json([item.suite, item.id, item.turn])):
-        if item.suite.startswith(_UNHEARD) or is_rival(item.suite, names):
-            continue
+    own = [item for item in items if item.system == MODEL and not item.suite.startswith(_UNHEARD)]
+    for item in sorted(own, key=lambda item: sha256_json([item.suite, item.id, item.turn])):
         suites[item.suite].append(item)
     queues = [_alternating(suites[name]) for name in sorted(suites)]
     taken: dict[Key, ItemResult] = {}
@@ -101,11 +102,6 @@ def chosen_of(items: Sequence[ItemResult], count: int) -> list[ItemResult]:
             taken[_key(found)] = found
             queues.append(queue)
     return list(taken.values())
-
-
-def is_rival(suite: str, names: Iterable[str]) -> bool:
-    """Whether ``suite`` is another system on the items of a suite of ``names``: ``spoken.facts.cascade``."""
-    return suite.rpartition(".")[0] in names
 
 
 def _alternating(items: Sequence[ItemResult]) -> Iterator[ItemResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ichigo import recipe as recipes
@@ -13,7 +13,7 @@ from ichigo.evaluation import table as measured
 from ichigo.hashing import sha256_json
 from ichigo.recipe.schema import Recipe
 from ichigo.report import charts
-from ichigo.report.clips import Clip, is_rival
+from ichigo.report.clips import Clip
 from ichigo.report.gather import STAGES, Material
 from ichigo.report.markup import Html, details, escaped, join, page, said, section, table, tag
 from ichigo.report.words import count, duration, number, share, when
@@ -215,6 +215,11 @@ def rivals(metrics: Metrics) -> dict[str, list[str]]:
     return dict(found)
 
 
+def is_rival(suite: str, names: Iterable[str]) -> bool:
+    """Whether ``suite`` is another system on the items of a suite of ``names``: ``spoken.facts.cascade``."""
+    return suite.rpartition(".")[0] in names
+
+
 def _p(suite: str, system: str, metrics: Metrics) -> float | None:
     names = (f"{suite}.{system}.p", f"{suite}.lost_points.p") if system == "base" else (f"{suite}.{system}.p",)
     return next((metrics[name] for name in names if system and name in metrics), None)
@@ -264,9 +269,11 @@ def _mark(item: ItemResult) -> Html:
 def _answers(items: Sequence[ItemResult]) -> Html | None:
     if not items:
         return None
+    from ichigo.evaluation.items import measured_as
+
     suites: defaultdict[str, list[ItemResult]] = defaultdict(list)
     for item in items:
-        suites[item.suite].append(item)
+        suites[measured_as(item.suite, item.system)].append(item)
     order = sorted(suites, key=lambda name: (is_rival(name, suites), name))
     parts = [_suite(name, suites[name], opened=place == 0) for place, name in enumerate(order)]
     return section("answers", "Answers", "Of each suite, some that were wrong and some that were right.", *parts)

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ichigo.evaluation.items import ItemResult
+from ichigo.evaluation.items import MODEL, ItemResult
 from ichigo.evaluation.scorers import word_errors
 from ichigo.evaluation.statistics import bootstrap_ratio, holm, mcnemar_exact
-from ichigo.report.clips import is_rival
 
 Metrics = Mapping[str, float]
 Key = tuple[str, int]
@@ -73,8 +72,9 @@ def suites(items: Iterable[ItemResult]) -> dict[str, dict[Key, ItemResult]]:
     """The items by suite and key, without those of other systems (a cascade, the base model)."""
     found: dict[str, dict[Key, ItemResult]] = {}
     for item in items:
-        found.setdefault(item.suite, {})[item.id, item.turn] = item
-    return {name: found[name] for name in sorted(found) if not is_rival(name, found)}
+        if item.system == MODEL:
+            found.setdefault(item.suite, {})[item.key] = item
+    return {name: found[name] for name in sorted(found)}
 
 
 def paired(suite: str, first: Mapping[Key, ItemResult], second: Mapping[Key, ItemResult]) -> list[Pair] | Refusal:
